@@ -1,0 +1,39 @@
+// The operator as plain data, free of torch, so that a kernel can be compiled and tested without it.
+#pragma once
+
+#include <cstdint>
+
+namespace roipool {
+
+// The feature maps of a batch. A kernel asks where the map of a region is rather than assume that there is only one.
+struct FeatureMaps {
+  void* data;              // [N, C, H, W]: input, or grad_input in the backward
+  int64_t num_images;      // N
+  int64_t height;          // H, in cells
+  int64_t width;           // W, in cells
+  double spatial_scale;    // cells per image pixel
+  int64_t image_stride;    // in elements
+  int64_t channel_stride;  // H*W where contiguous, 1 where channels_last
+  int64_t cell_stride;     // 1 where contiguous, C where channels_last; cell = y * W + x
+
+  int64_t num_cells() const { return height * width; }
+};
+
+// One call of any of the operators.
+struct RoIPoolProblem {
+  FeatureMaps maps;
+  const void* rois;        // [K, 5], contiguous: batch_index, x1, y1, x2, y2
+  bool rois_are_double;    // else float
+  bool channels_last;      // the memory format of maps, output and argmax alike
+  int64_t num_rois;        // K
+  int64_t channels;        // C
+  int64_t pooled_height;   // PH
+  int64_t pooled_width;    // PW
+  int64_t region_stride;   // of output and argmax [K, C, PH, PW], in elements
+  int64_t channel_stride;  // PH*PW where contiguous, 1 where channels_last
+  int64_t bin_stride;      // 1 where contiguous, C where channels_last; bin = p * PW + q
+
+  int64_t num_bins() const { return pooled_height * pooled_width; }
+};
+
+}  // namespace roipool

@@ -1,0 +1,235 @@
+// What the operators of both devices share on torch's side of the kernels: the checks, the problem struct, the outputs,
+// the choice of a dtype. Inline, because the CPU and the CUDA kernels live in two shared objects.
+//
+// The fake kernels in roipool/_library.py say the same of the same arguments, word for word; the tests compare them.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/MemoryFormat.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+#include "roi_pool.h"
+
+namespace roipool {
+
+using torch::headeronly::BFloat16;
+using torch::headeronly::Half;
+using torch::headeronly::MemoryFormat;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+using Shape = std::array<int64_t, 4>;
+
+// ---- How an error names things: as Python prints them.
+
+inline std::string name_of(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Half:
+      return "float16";
+    case ScalarType::BFloat16:
+      return "bfloat16";
+    case ScalarType::Float:
+      return "float32";
+    case ScalarType::Double:
+      return "float64";
+    case ScalarType::Bool:
+      return "bool";
+    case ScalarType::Byte:
+      return "uint8";
+    case ScalarType::Char:
+      return "int8";
+    case ScalarType::Short:
+      return "int16";
+    case ScalarType::Int:
+      return "int32";
+    case ScalarType::Long:
+      return "int64";
+    case ScalarType::ComplexFloat:
+      return "complex64";
+    case ScalarType::ComplexDouble:
+      return "complex128";
+    default:
+      return torch::headeronly::toString(dtype);
+  }
+}
+
+inline std::string name_of(const torch::stable::Device& device) {
+  const std::string index = device.has_index() ? ":" + std::to_string(device.index()) : "";
+  switch (device.type()) {
+    case torch::headeronly::DeviceType::CPU:
+      return "cpu";
+    case torch::headeronly::DeviceType::CUDA:
+      return "cuda" + index;
+    default:
+      return "device type " + std::to_string(static_cast<int>(device.type())) + index;
+  }
+}
+
+template <typename Sizes>
+inline std::string name_of_shape(const Sizes& sizes) {
+  std::ostringstream text;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    text << (i > 0 ? ", " : "(") << sizes[i];
+  }
+  text << (sizes.size() == 0 ? "()" : sizes.size() == 1 ? ",)" : ")");
+  return text.str();
+}
+
+// ---- Checks. std::invalid_argument reaches Python as ValueError; STD_TORCH_CHECK would put file and line in front.
+
+template <typename... Parts>
+inline void check(bool condition, const Parts&... parts) {
+  if (!condition) {
+    std::ostringstream message;
+    (message << ... << parts);
+    throw std::invalid_argument(message.str());
+  }
+}
+
+inline bool is_feature_dtype(ScalarType dtype) {
+  return dtype == ScalarType::Half || dtype == ScalarType::BFloat16 || dtype == ScalarType::Float ||
+         dtype == ScalarType::Double;
+}
+
+inline void check_features(const Tensor& tensor, const char* name, const char* dimensions) {
+  check(tensor.dim() == 4, name, " must be a 4-D tensor ", dimensions, ", got shape ", name_of_shape(tensor.sizes()));
+  check(is_feature_dtype(tensor.scalar_type()), name, " must be float16, bfloat16, float32 or float64, got ",
+        name_of(tensor.scalar_type()));
+}
+
+inline void check_map_size(const char* name, int64_t height, int64_t width) {
+  check(height == 0 || width <= INT32_MAX / height, name, " must have at most 2147483647 cells in a plane (H*W), got ",
+        height, " x ", width);
+}
+
+inline void check_same_device(const Tensor& tensor, const char* name, const Tensor& other, const char* other_name) {
+  check(tensor.device() == other.device(), name, " must be on the device of ", other_name, " (",
+        name_of(other.device()), "), got ", name_of(tensor.device()));
+}
+
+inline void check_same_shape(const Tensor& tensor, const char* name, const Tensor& other, const char* other_name) {
+  const std::string shape = name_of_shape(tensor.sizes());
+  const std::string other_shape = name_of_shape(other.sizes());
+  check(shape == other_shape, name, " must have the shape of ", other_name, " ", other_shape, ", got shape ", shape);
+}
+
+inline void check_rois(const Tensor& rois, const Tensor& other, const char* other_name) {
+  check(rois.dim() == 2 && rois.size(1) == 5,
+        "rois must have shape (K, 5), rows [batch_index, x1, y1, x2, y2], got shape ", name_of_shape(rois.sizes()));
+  const ScalarType dtype = rois.scalar_type();
+  check(is_feature_dtype(dtype) || dtype == ScalarType::Int || dtype == ScalarType::Long,
+        "rois must be float16, bfloat16, float32, float64, int32 or int64, got ", name_of(dtype));
+  check_same_device(rois, "rois", other, other_name);
+}
+
+inline void check_output_size(int64_t pooled_height, int64_t pooled_width) {
+  check(pooled_height >= 1 && pooled_width >= 1 && pooled_height <= INT32_MAX && pooled_width <= INT32_MAX,
+        "output_size must be at least 1 (and at most 2147483647) in both dimensions, got (", pooled_height, ", ",
+        pooled_width, ")");
+}
+
+inline void check_spatial_scale(double spatial_scale) {
+  check(std::isfinite(spatial_scale) && spatial_scale > 0, "spatial_scale must be finite and greater than 0, got ",
+        spatial_scale);
+}
+
+inline void check_argmax(const Tensor& argmax, const Tensor& rois, const Tensor& other, const char* other_name) {
+  check(argmax.dim() == 4 && argmax.size(0) == rois.size(0) && argmax.size(1) == other.size(1),
+        "argmax must have shape (K, C, PH, PW) with K = ", rois.size(0), " as in rois and C = ", other.size(1),
+        " as in ", other_name, ", got shape ", name_of_shape(argmax.sizes()));
+  check(argmax.scalar_type() == ScalarType::Int, "argmax must be int32, got ", name_of(argmax.scalar_type()));
+  check_same_device(argmax, "argmax", other, other_name);
+}
+
+// ---- Memory formats.
+
+// Tensor.suggest_memory_format() of ATen, which the stable ABI does not have: channels_last where the strides descend
+// in the order N, H, W, C. A tensor that qualifies for both formats (C = 1, say) counts as contiguous.
+inline MemoryFormat memory_format_of(const Tensor& tensor) {
+  const auto sizes = tensor.sizes();
+  const auto strides = tensor.strides();
+  int64_t least = 0;
+  if (strides[1] == 0) {
+    return MemoryFormat::Contiguous;
+  }
+  for (const int dimension : {1, 3, 2, 0}) {
+    const bool batch_of_one_channel = dimension == 0 && least == strides[1];
+    if (sizes[dimension] == 0 || strides[dimension] < least || batch_of_one_channel) {
+      return MemoryFormat::Contiguous;
+    }
+    least = strides[dimension] * (sizes[dimension] > 1 ? sizes[dimension] : 1);
+  }
+  return MemoryFormat::ChannelsLast;
+}
+
+inline Tensor empty(const Shape& sizes, ScalarType dtype, const torch::stable::Device& device, MemoryFormat format) {
+  return torch::stable::empty(sizes, dtype, torch::headeronly::Layout::Strided, device, /*pin_memory=*/false, format);
+}
+
+// rois as the geometry reads them: contiguous, and float32 unless float64.
+inline Tensor widen_rois(const Tensor& rois) {
+  const bool exact = rois.scalar_type() == ScalarType::Float || rois.scalar_type() == ScalarType::Double;
+  return torch::stable::contiguous(exact ? rois : torch::stable::to(rois, ScalarType::Float));
+}
+
+// ---- The problem struct, from tensors that have been checked.
+
+// `maps` is in `format` already (input, or a new grad_input), `rois` as widen_rois() returns them.
+inline RoIPoolProblem make_problem(const Tensor& maps, const Tensor& rois, int64_t pooled_height, int64_t pooled_width,
+                                   double spatial_scale, MemoryFormat format) {
+  const int64_t channels = maps.size(1);
+  const int64_t height = maps.size(2);
+  const int64_t width = maps.size(3);
+  const bool channels_last = format == MemoryFormat::ChannelsLast;
+  const int64_t num_cells = height * width;
+  const int64_t num_bins = pooled_height * pooled_width;
+
+  RoIPoolProblem problem{};
+  problem.maps.data = const_cast<void*>(maps.const_data_ptr());  // written only where it is a grad_input
+  problem.maps.num_images = maps.size(0);
+  problem.maps.height = height;
+  problem.maps.width = width;
+  problem.maps.spatial_scale = spatial_scale;
+  problem.maps.image_stride = channels * num_cells;
+  problem.maps.channel_stride = channels_last ? 1 : num_cells;
+  problem.maps.cell_stride = channels_last ? channels : 1;
+  problem.rois = rois.const_data_ptr();
+  problem.rois_are_double = rois.scalar_type() == ScalarType::Double;
+  problem.channels_last = channels_last;
+  problem.num_rois = rois.size(0);
+  problem.channels = channels;
+  problem.pooled_height = pooled_height;
+  problem.pooled_width = pooled_width;
+  problem.region_stride = channels * num_bins;
+  problem.channel_stride = channels_last ? 1 : num_bins;
+  problem.bin_stride = channels_last ? channels : 1;
+  return problem;
+}
+
+// Calls function(scalar_t{}) with the C++ type of a feature dtype.
+template <typename Function>
+inline void dispatch(ScalarType dtype, const Function& function) {
+  switch (dtype) {
+    case ScalarType::Half:
+      return function(Half{});
+    case ScalarType::BFloat16:
+      return function(BFloat16{});
+    case ScalarType::Float:
+      return function(float{});
+    default:
+      return function(double{});
+  }
+}
+
+}  // namespace roipool

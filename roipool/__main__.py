@@ -1,0 +1,49 @@
+"""`python -m roipool`: what is installed, for a bug report or a script."""
+
+import argparse
+import json
+import platform
+
+import torch
+
+import roipool
+from roipool import _C
+
+
+def installed() -> dict[str, object]:
+    return {
+        "roipool": roipool.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "built_with_torch": _C.built_with_torch,
+        "compiler": _C.compiler,
+        "cpu_simd": _C.simd_level(),
+        "cpu_threads": torch.get_num_threads(),
+        "cuda": _C.cuda_version,
+        "cuda_architectures": _C.cuda_architectures,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m roipool", description="Prints what is installed.")
+    parser.add_argument("--json", action="store_true", help="as a JSON object")
+    arguments = parser.parse_args()
+    facts = installed()
+    if arguments.json:
+        print(json.dumps(facts))
+        return
+    labels = {
+        "built_with_torch": "built with torch",
+        "cpu_simd": "CPU SIMD level",
+        "cpu_threads": "CPU threads",
+        "cuda": "CUDA kernels",
+        "cuda_architectures": "CUDA architectures",
+    }
+    for key, value in facts.items():
+        shown = (" ".join(value) or "none") if isinstance(value, list) else ("not built" if value is None else value)
+        print(f"{labels.get(key, key):<20}{shown}")
+
+
+if __name__ == "__main__":
+    main()

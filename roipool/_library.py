@@ -1,0 +1,164 @@
+"""Loads the native library and tells PyTorch what it cannot: the operators' fake kernels and their derivatives.
+
+The checks in the fake kernels repeat those of csrc/roi_pool_op.h word for word, so that an argument is refused in the
+same way in eager mode, under torch.compile and in export.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch._prims_common import suggest_memory_format
+
+try:
+    from roipool import _C as _C
+except ImportError as error:
+    raise ImportError(
+        f"roipool's native library roipool._C is missing or does not load ({error}): reinstall it with "
+        "`pip install --force-reinstall --no-deps roipool`, or, in a checkout of the source, build it with "
+        "`pip install --no-build-isolation -e .`"
+    ) from error
+
+from roipool import autograd
+
+FEATURE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+ROI_DTYPES = (*FEATURE_DTYPES, torch.int32, torch.int64)
+_INT32_MAX = 2**31 - 1
+
+_check = torch._check_value
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _check_features(tensor: Tensor, name: str, dimensions: str) -> None:
+    _check(tensor.ndim == 4, lambda: f"{name} must be a 4-D tensor {dimensions}, got shape {tuple(tensor.shape)}")
+    _check(
+        tensor.dtype in FEATURE_DTYPES,
+        lambda: f"{name} must be float16, bfloat16, float32 or float64, got {dtype_name(tensor.dtype)}",
+    )
+
+
+def _check_map_size(name: str, height: int, width: int) -> None:
+    _check(
+        height * width <= _INT32_MAX,
+        lambda: f"{name} must have at most 2147483647 cells in a plane (H*W), got {height} x {width}",
+    )
+
+
+def _check_same_device(tensor: Tensor, name: str, other: Tensor, other_name: str) -> None:
+    _check(
+        tensor.device == other.device,
+        lambda: f"{name} must be on the device of {other_name} ({other.device}), got {tensor.device}",
+    )
+
+
+def _check_same_shape(tensor: Tensor, name: str, other: Tensor, other_name: str) -> None:
+    _check(
+        tensor.shape == other.shape,
+        lambda: f"{name} must have the shape of {other_name} {tuple(other.shape)}, got shape {tuple(tensor.shape)}",
+    )
+
+
+def _check_rois(rois: Tensor, other: Tensor, other_name: str) -> None:
+    _check(
+        rois.ndim == 2 and rois.shape[1] == 5,
+        lambda: f"rois must have shape (K, 5), rows [batch_index, x1, y1, x2, y2], got shape {tuple(rois.shape)}",
+    )
+    _check(
+        rois.dtype in ROI_DTYPES,
+        lambda: f"rois must be float16, bfloat16, float32, float64, int32 or int64, got {dtype_name(rois.dtype)}",
+    )
+    _check_same_device(rois, "rois", other, other_name)
+
+
+def _check_output_size(pooled_height: int, pooled_width: int) -> None:
+    _check(
+        1 <= pooled_height <= _INT32_MAX and 1 <= pooled_width <= _INT32_MAX,
+        lambda: (
+            "output_size must be at least 1 (and at most 2147483647) in both dimensions, "
+            f"got ({pooled_height}, {pooled_width})"
+        ),
+    )
+
+
+def _check_spatial_scale(spatial_scale: float) -> None:
+    _check(
+        0 < spatial_scale < math.inf,
+        lambda: f"spatial_scale must be finite and greater than 0, got {spatial_scale:g}",
+    )
+
+
+def _check_argmax(argmax: Tensor, rois: Tensor, other: Tensor, other_name: str) -> None:
+    _check(
+        argmax.ndim == 4 and argmax.shape[0] == rois.shape[0] and argmax.shape[1] == other.shape[1],
+        lambda: (
+            f"argmax must have shape (K, C, PH, PW) with K = {rois.shape[0]} as in rois and C = {other.shape[1]} "
+            f"as in {other_name}, got shape {tuple(argmax.shape)}"
+        ),
+    )
+    _check(argmax.dtype == torch.int32, lambda: f"argmax must be int32, got {dtype_name(argmax.dtype)}")
+    _check_same_device(argmax, "argmax", other, other_name)
+
+
+@torch.library.register_fake("roipool::roi_pool")
+def _(input: Tensor, rois: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float) -> Tensor:
+    _check_features(input, "input", "(N, C, H, W)")
+    _check_map_size("input", input.shape[2], input.shape[3])
+    _check_rois(rois, input, "input")
+    _check_output_size(pooled_height, pooled_width)
+    _check_spatial_scale(spatial_scale)
+    size = (rois.shape[0], input.shape[1], pooled_height, pooled_width)
+    return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=suggest_memory_format(input))
+
+
+@torch.library.register_fake("roipool::roi_pool_with_argmax")
+def _(
+    input: Tensor, rois: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float
+) -> tuple[Tensor, Tensor]:
+    output = torch.ops.roipool.roi_pool.default(input, rois, pooled_height, pooled_width, spatial_scale)
+    return output, torch.empty_like(output, dtype=torch.int32)
+
+
+@torch.library.register_fake("roipool::roi_pool_backward")
+def _(grad_output: Tensor, rois: Tensor, argmax: Tensor, batch_size: int, height: int, width: int) -> Tensor:
+    _check_features(grad_output, "grad_output", "(K, C, PH, PW)")
+    _check_rois(rois, grad_output, "grad_output")
+    _check_argmax(argmax, rois, grad_output, "grad_output")
+    _check_same_shape(grad_output, "grad_output", argmax, "argmax")
+    _check(
+        batch_size >= 0 and height >= 0 and width >= 0,
+        lambda: f"batch_size, height and width must not be negative, got {batch_size}, {height} and {width}",
+    )
+    _check_map_size("grad_input", height, width)
+    size = (batch_size, argmax.shape[1], height, width)
+    return torch.empty(size, dtype=grad_output.dtype, device=argmax.device, memory_format=suggest_memory_format(argmax))
+
+
+@torch.library.register_fake("roipool::roi_pool_gather")
+def _(input: Tensor, rois: Tensor, argmax: Tensor) -> Tensor:
+    _check_features(input, "input", "(N, C, H, W)")
+    _check_map_size("input", input.shape[2], input.shape[3])
+    _check_rois(rois, input, "input")
+    _check_argmax(argmax, rois, input, "input")
+    return torch.empty(
+        argmax.shape, dtype=input.dtype, device=argmax.device, memory_format=suggest_memory_format(argmax)
+    )
+
+
+def _register_autograd() -> torch.library.Library:
+    library = torch.library.Library("roipool", "IMPL")
+    kernels: dict[str, Callable[..., object]] = {
+        "roi_pool": autograd.roi_pool,
+        "roi_pool_with_argmax": autograd.roi_pool_with_argmax,
+        "roi_pool_backward": autograd.roi_pool_backward,
+        "roi_pool_gather": autograd.roi_pool_gather,
+    }
+    for name, kernel in kernels.items():
+        library.impl(name, kernel, "Autograd")
+    return library  # the registrations last as long as it does
+
+
+_autograd = _register_autograd()

@@ -1,0 +1,147 @@
+"""roi_pool(): the forms that its arguments may take, then the operator."""
+
+import numbers
+from collections.abc import Sequence
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from roipool._library import FEATURE_DTYPES, ROI_DTYPES, dtype_name
+
+
+def _is(value: object, number: type, symbol: type) -> bool:
+    """A Python or NumPy number of that kind, or torch.compile's symbol for one."""
+    return isinstance(value, (number, symbol)) and not isinstance(value, bool)
+
+
+def pair(output_size: Any) -> tuple[int, int]:
+    sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,)
+    if not all(_is(size, numbers.Integral, torch.SymInt) for size in sizes):
+        raise TypeError(f"output_size must be an int or a pair of ints (PH, PW), got {output_size!r}")
+    if len(sizes) not in (1, 2):
+        raise ValueError(
+            f"output_size must be an int or a pair of ints (PH, PW), got {len(sizes)} of them: {output_size}"
+        )
+    return sizes[0], sizes[-1]
+
+
+def check_types(input: Any, spatial_scale: Any) -> None:
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
+    if input.dtype not in FEATURE_DTYPES:
+        raise TypeError(f"input must be float16, bfloat16, float32 or float64, got {dtype_name(input.dtype)}")
+    if not _is(spatial_scale, numbers.Real, torch.SymFloat):
+        raise TypeError(f"spatial_scale must be a float, got {type(spatial_scale).__name__}")
+
+
+def _check_boxes(boxes: Any, name: str, input: Tensor) -> None:
+    if not isinstance(boxes, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(boxes).__name__}")
+    if boxes.dtype not in ROI_DTYPES:
+        raise TypeError(f"{name} must be floating point, int32 or int64, got {dtype_name(boxes.dtype)}")
+    if boxes.device != input.device:
+        raise ValueError(f"{name} must be on the device of input ({input.device}), got {boxes.device}")
+
+
+def rois_of(boxes: Any, input: Tensor) -> Tensor:
+    """The (K, 5) form of either form of boxes: rows [batch_index, x1, y1, x2, y2]."""
+    if isinstance(boxes, Tensor):
+        _check_boxes(boxes, "boxes", input)
+        if boxes.ndim != 2 or boxes.shape[1] != 5:
+            raise ValueError(
+                "boxes must be a tensor (K, 5), rows [batch_index, x1, y1, x2, y2], or a list of N tensors (L_i, 4), "
+                f"got shape {tuple(boxes.shape)}"
+            )
+        return boxes
+    if not isinstance(boxes, (list, tuple)):
+        raise TypeError(f"boxes must be a tensor (K, 5) or a list of N tensors (L_i, 4), got {type(boxes).__name__}")
+    if input.ndim == 4 and len(boxes) != input.shape[0]:
+        raise ValueError(
+            f"boxes must hold one tensor (L_i, 4) for each of the {input.shape[0]} images of input, got {len(boxes)}"
+        )
+    parts = [torch.empty(0, 5, device=input.device)]
+    for i, image_boxes in enumerate(boxes):
+        _check_boxes(image_boxes, f"boxes[{i}]", input)
+        if image_boxes.ndim != 2 or image_boxes.shape[1] != 4:
+            raise ValueError(
+                f"boxes[{i}] must have shape (L, 4), rows [x1, y1, x2, y2], got {tuple(image_boxes.shape)}"
+            )
+        # Widened before the image's number joins them: float16 cannot hold 2049, nor bfloat16 257.
+        wide = image_boxes.to(torch.promote_types(image_boxes.dtype, torch.float32))
+        parts.append(torch.nn.functional.pad(wide, (1, 0), value=i))
+    return torch.cat(parts)
+
+
+@overload
+def roi_pool(
+    input: Tensor,
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scale: float = 1.0,
+    *,
+    return_argmax: Literal[False] = False,
+) -> Tensor: ...
+
+
+@overload
+def roi_pool(
+    input: Tensor,
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scale: float = 1.0,
+    *,
+    return_argmax: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+
+
+def roi_pool(
+    input: Tensor,
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scale: float = 1.0,
+    *,
+    return_argmax: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Max-pools each region of interest to a fixed grid of bins (Girshick, Fast R-CNN, 2015, section 2.1).
+
+    A drop-in for :func:`torchvision.ops.roi_pool`. Bit for bit the ``ROIPooling`` of MXNet 1.9.1 on ordinary input; the
+    README lists where it differs from either. :func:`roipool.reference.roi_pool` computes the same in plain PyTorch.
+
+    A region covers the feature cells ``round(x1 * spatial_scale) .. round(x2 * spatial_scale)``, both ends included
+    (likewise in y), at least one cell, and is cut into ``PH x PW`` bins of equal size, rounded outwards to whole cells
+    and clipped to the map. Each bin gives its largest value; a NaN wins, and of equal values the first in row-major
+    order. A bin with no cell, and every bin of a region whose ``batch_index`` is no image's or whose coordinates are
+    not finite, gives 0.
+
+    Args:
+        input: feature maps, or the images themselves, of shape ``(N, C, H, W)``: float16, bfloat16, float32 or float64.
+            Contiguous and channels_last memory are read as they are.
+        boxes: regions in image pixels. Either ``(K, 5)`` with rows ``[batch_index, x1, y1, x2, y2]``, or a list of N
+            tensors ``(L_i, 4)``, one for each image, with rows ``[x1, y1, x2, y2]``. Any floating dtype, int32 or
+            int64, whatever the dtype of ``input``; float64 boxes are placed in float64, all others in float32.
+        output_size: bins per region, ``PH = PW`` or ``(PH, PW)``.
+        spatial_scale: feature cells per image pixel, ``1 / stride``; finite and greater than 0.
+        return_argmax: also return where each value was found.
+
+    Returns:
+        ``output`` of shape ``(K, C, PH, PW)``, in the dtype and memory format of ``input``. With ``return_argmax``,
+        the tuple ``(output, argmax)``: ``argmax`` has the shape of ``output`` and dtype int32 and holds ``y * W + x``
+        of the cell that gave the value, or -1 where ``output`` is 0 for want of one.
+
+        Differentiable in ``input``, in reverse and forward mode, to any order. Gradients are summed in float32 (float64
+        for float64 input) in a fixed order, so they have the same bits in every run and for any number of threads.
+
+    Raises:
+        TypeError: an argument is of the wrong type, or a tensor of the wrong dtype.
+        ValueError: a wrong shape or length, tensors on different devices, ``output_size`` less than 1,
+            ``spatial_scale`` not finite or not greater than 0, or ``H * W`` greater than 2147483647.
+    """
+    check_types(input, spatial_scale)
+    pooled_height, pooled_width = pair(output_size)
+    arguments = (input, rois_of(boxes, input), pooled_height, pooled_width, spatial_scale)
+    if return_argmax:
+        output, argmax = torch.ops.roipool.roi_pool_with_argmax.default(*arguments)
+        return output, argmax
+    pooled: Tensor = torch.ops.roipool.roi_pool.default(*arguments)
+    return pooled

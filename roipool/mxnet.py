@@ -1,0 +1,61 @@
+"""For code that comes from MXNet: ``mx.npx.roi_pooling`` and ``mx.nd.ROIPooling`` under their own signature."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from roipool.functional import roi_pool
+
+
+def roi_pooling(
+    data: Tensor,
+    rois: Tensor,
+    pooled_size: Sequence[int],
+    spatial_scale: float,
+    out: Tensor | None = None,
+    name: str | None = None,
+) -> Tensor:
+    """MXNet's ``roi_pooling``: :func:`roipool.roi_pool` with MXNet's argument names and limits.
+
+    Args:
+        data: feature maps of shape ``(N, C, H, W)``.
+        rois: regions of shape ``(K, 5)``, rows ``[batch_index, x1, y1, x2, y2]`` in image pixels.
+        pooled_size: bins per region, ``(PH, PW)``.
+        spatial_scale: feature cells per image pixel, in ``[0, 1]``.
+        out: a tensor of the shape, dtype and device of the result, to write it to.
+        name: accepted for MXNet's sake; a symbol's name has no meaning here.
+
+    Returns:
+        ``(K, C, PH, PW)`` in the dtype of ``data``; ``out`` itself where it was given.
+
+    Raises:
+        TypeError, ValueError: as :func:`roipool.roi_pool`, and where ``pooled_size`` is not a pair, ``rois`` not a
+            tensor, ``spatial_scale`` not in ``[0, 1]``, or ``out`` does not fit the result.
+        RuntimeError: ``out`` is given and a derivative is asked for.
+    """
+    if not isinstance(pooled_size, (tuple, list)):
+        raise TypeError(f"pooled_size must be a pair of ints (PH, PW), got {pooled_size!r}")
+    if len(pooled_size) != 2:
+        raise ValueError(f"pooled_size must be a pair of ints (PH, PW), got {len(pooled_size)} of them: {pooled_size}")
+    if not isinstance(rois, Tensor):
+        raise TypeError(f"rois must be a torch.Tensor (K, 5), got {type(rois).__name__}")
+    if not 0 <= spatial_scale <= 1:
+        raise ValueError(f"spatial_scale must be in [0, 1], got {spatial_scale}")
+    if spatial_scale == 0:  # MXNet takes it: every region is then cell (0, 0)
+        rois, spatial_scale = rois * rois.new_tensor([1, 0, 0, 0, 0]), 1.0
+
+    if out is None:
+        return roi_pool(data, rois, pooled_size, spatial_scale)
+    if torch.is_grad_enabled() and (data.requires_grad or out.requires_grad):
+        raise RuntimeError(
+            "roi_pooling(): functions with out=... arguments don't support automatic differentiation, "
+            "but one of the arguments requires grad."
+        )
+    result = roi_pool(data, rois, pooled_size, spatial_scale)
+    if (out.shape, out.dtype, out.device) != (result.shape, result.dtype, result.device):
+        raise ValueError(
+            f"out must have shape {tuple(result.shape)}, dtype {result.dtype} and device {result.device}, "
+            f"got {tuple(out.shape)}, {out.dtype} and {out.device}"
+        )
+    return out.copy_(result)
