@@ -54,7 +54,9 @@ def roi_pool(
     rois = rois_of(boxes, input)
     rois = rois.to(torch.promote_types(rois.dtype, torch.float32))  # int and half-precision rois are widened
     num_images, channels, height, width = input.shape
-    output = input.new_zeros(len(rois), channels, pooled_height, pooled_width)
+    # Values are moved as integers: torch.gather of bfloat16 rewrites the bits of a NaN.
+    bits = input.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[input.element_size()])
+    output = bits.new_zeros(len(rois), channels, pooled_height, pooled_width)
     argmax = torch.full(output.shape, -1, dtype=torch.int32)
 
     rows = torch.stack(_windows(rois[:, 2], rois[:, 4], spatial_scale, height, pooled_height), 2).tolist()
@@ -65,11 +67,12 @@ def roi_pool(
             for q, (left, right) in enumerate(columns[k]):
                 if image < 0 or bottom <= top or right <= left:
                     continue  # no cell: 0 and -1
-                window = input[image, :, top:bottom, left:right].flatten(1)
-                best = _argmax(window)
-                output[k, :, p, q] = window.gather(1, best.unsqueeze(1)).squeeze(1)
-                argmax[k, :, p, q] = cell_of[top:bottom, left:right].flatten()[best]
-    return (output, argmax) if return_argmax else output
+                best = _argmax(input[image, :, top:bottom, left:right].flatten(1))
+                cell = cell_of[top:bottom, left:right].flatten()[best]
+                output[k, :, p, q] = bits[image].flatten(1).gather(1, cell.unsqueeze(1)).squeeze(1)
+                argmax[k, :, p, q] = cell
+    pooled = output.view(input.dtype)
+    return (pooled, argmax) if return_argmax else pooled
 
 
 def roi_pool_backward(grad_output: Tensor, boxes: Tensor, argmax: Tensor, input_shape: Sequence[int]) -> Tensor:

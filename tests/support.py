@@ -1,0 +1,92 @@
+"""What several test files need: comparison by bits, awkward inputs, the lists that tests run over."""
+
+import random
+
+import torch
+from torch import Tensor
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """torch.equal, but NaN equals itself and the two zeros differ."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
+    return torch.equal(a.detach().contiguous().view(bits), b.detach().contiguous().view(bits))
+
+
+def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
+    assert same_bits(actual, expected), f"{actual}\nis not, bit for bit,\n{expected}"
+
+
+# ---- Memory layouts: each gives a tensor of the same values in other strides.
+
+
+def contiguous(x: Tensor) -> Tensor:
+    return x.contiguous()
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def sliced(x: Tensor) -> Tensor:
+    """Every second column of a map twice as wide, behind a storage offset."""
+    n, c, h, w = x.shape
+    wide = x.new_full((n, c, h + 1, 2 * w), 7.0)
+    wide[:, :, 1:, ::2] = x
+    return wide[:, :, 1:, ::2]
+
+
+def sliced_channels_last(x: Tensor) -> Tensor:
+    """The middle channels of a wider channels_last map: dense in no format."""
+    n, c, h, w = x.shape
+    wide = x.new_full((n, c + 2, h, w), 7.0).contiguous(memory_format=torch.channels_last)
+    wide[:, 1:-1] = x
+    return wide[:, 1:-1]
+
+
+def transposed(x: Tensor) -> Tensor:
+    return x.transpose(2, 3).contiguous().transpose(2, 3)
+
+
+LAYOUTS = [contiguous, channels_last, sliced, sliced_channels_last, transposed]
+
+
+# ---- Inputs.
+
+
+def features(shape: tuple[int, ...], dtype: torch.dtype, seed: int, kind: str = "distinct") -> Tensor:
+    """distinct: normal numbers. ties: a handful of values, both zeros among them. special: also NaN and infinities."""
+    generator = torch.Generator().manual_seed(seed)
+    if kind == "distinct":
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+    values = [0.0, -0.0, 1.0, -1.0, 2.0]
+    if kind == "special":
+        values += [float("nan"), float("inf"), float("-inf"), float("-inf")]
+    chosen = torch.randint(len(values), shape, generator=generator)
+    return torch.tensor(values, dtype=dtype)[chosen]
+
+
+def random_rois(num_rois: int, num_images: int, height: float, width: float, seed: int, wild: bool = False) -> Tensor:
+    """Boxes around an image of that size in pixels, partly outside of it. Wild ones may be anything, NaN included."""
+    rng = random.Random(seed)
+    awkward = [float("nan"), float("inf"), float("-inf"), 1e30, -1e30, 2.0**31, -(2.0**29), 1e-40, -0.0, 0.5, 1.5]
+
+    def number(low: float, high: float) -> float:
+        if wild and rng.random() < 0.15:
+            return rng.choice(awkward)
+        value = rng.uniform(low, high)
+        return rng.choice([value, float(round(value)), round(2 * value) / 2])  # whole and half cells are the edge cases
+
+    rows = []
+    for _ in range(num_rois):
+        image = number(-2, num_images + 1) if wild else float(rng.randrange(num_images))
+        xs = [number(-0.3 * width - 2, 1.3 * width + 2) for _ in range(2)]
+        ys = [number(-0.3 * height - 2, 1.3 * height + 2) for _ in range(2)]
+        if rng.random() < 0.8:  # the others may be reversed
+            xs.sort()
+            ys.sort()
+        rows.append([image, xs[0], ys[0], xs[1], ys[1]])
+    return torch.tensor(rows, dtype=torch.float64).reshape(-1, 5)

@@ -1,0 +1,296 @@
+"""The native kernels against the reference and against peers, bit for bit."""
+
+import threading
+
+import onnx
+import onnx.helper
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import DTYPES, LAYOUTS, assert_same_bits, channels_last, contiguous, features, random_rois
+
+import roipool
+from roipool import reference
+
+ops = torch.ops.roipool
+
+
+def check_against_reference(x, rois, output_size, spatial_scale):
+    """Forward, argmax, gradient and gather of the native operators on x as it lies in memory."""
+    output, argmax = ops.roi_pool_with_argmax(x, rois, *output_size, spatial_scale)
+    expected, expected_argmax = reference.roi_pool(x, rois, output_size, spatial_scale, return_argmax=True)
+    assert_same_bits(output, expected)
+    assert_same_bits(argmax, expected_argmax)
+    assert_same_bits(ops.roi_pool(x, rois, *output_size, spatial_scale), expected)
+
+    n, _, h, w = x.shape
+    grad_output = features(output.shape, x.dtype, seed=len(rois))
+    grad_input = ops.roi_pool_backward(grad_output, rois, argmax, n, h, w)
+    assert_same_bits(grad_input, reference.roi_pool_backward(grad_output, rois, expected_argmax, x.shape))
+
+    assert_same_bits(ops.roi_pool_gather(x, rois, argmax), expected)
+
+    is_channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    if is_channels_last and output.numel() > 0:
+        assert output.is_contiguous(memory_format=torch.channels_last)
+        assert argmax.is_contiguous(memory_format=torch.channels_last)
+
+
+@st.composite
+def problems(draw):
+    shape = (
+        draw(st.integers(1, 3)),
+        draw(st.sampled_from([1, 2, 3, 5, 16, 31, 64, 67, 130])),
+        draw(st.integers(1, 20)),
+        draw(st.integers(1, 20)),
+    )
+    spatial_scale = draw(st.sampled_from([1.0, 0.5, 1 / 16, 0.7, 0.1, 3.0, 1e-3]) | st.floats(1e-3, 4.0))
+    seed = draw(st.integers(0, 2**32 - 1))
+    dtype = draw(st.sampled_from(DTYPES))
+    x = features(shape, dtype, seed, draw(st.sampled_from(["distinct", "ties", "special"])))
+    x = draw(st.sampled_from(LAYOUTS))(x)
+    rois = random_rois(
+        draw(st.integers(0, 9)),
+        shape[0],
+        shape[2] / spatial_scale,
+        shape[3] / spatial_scale,
+        seed,
+        wild=draw(st.booleans()),
+    )
+    rois = rois.to(draw(st.sampled_from(DTYPES)))
+    return x, rois, (draw(st.integers(1, 8)), draw(st.integers(1, 8))), spatial_scale
+
+
+@settings(max_examples=400)
+@given(problems())
+def test_random_problems(problem):
+    check_against_reference(*problem)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["distinct", "ties", "special"])
+@pytest.mark.parametrize("num_rois", [3, 20])
+def test_every_dtype_and_layout(num_rois, kind, layout, dtype):
+    """A fixed grid beside the random problems: no combination is left to chance."""
+    for channels in [3, 70]:
+        x = layout(features((2, channels, 13, 11), dtype, seed=channels, kind=kind))
+        check_against_reference(x, random_rois(num_rois, 2, 26.0, 22.0, seed=7), (4, 3), 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_integer_rois_are_taken_as_float32(dtype):
+    x = features((1, 2, 9, 9), torch.float16, seed=0)
+    rois = torch.tensor([[0, 1, 2, 7, 8], [0, 0, 0, 3, 3], [1, 0, 0, 3, 3]])
+    check_against_reference(x, rois.to(dtype), (3, 2), 0.7)
+    assert_same_bits(ops.roi_pool(x, rois.to(dtype), 3, 2, 0.7), ops.roi_pool(x, rois.float(), 3, 2, 0.7))
+
+
+def test_rois_of_any_strides():
+    x = features((2, 3, 9, 9), torch.float32, seed=0)
+    rois = random_rois(6, 2, 9, 9, seed=1).float()
+    expected = reference.roi_pool(x, rois, 2)
+    assert_same_bits(ops.roi_pool(x, rois.t().contiguous().t(), 2, 2, 1.0), expected)
+    assert_same_bits(ops.roi_pool(x, torch.stack([rois, rois], 1)[:, 1], 2, 2, 1.0), expected)
+
+
+def test_overlapping_memory():
+    x = features((1, 1, 5, 6), torch.float32, seed=0).expand(3, 20, 5, 6)
+    check_against_reference(x, random_rois(15, 3, 5, 6, seed=1), (2, 2), 1.0)
+
+
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("num_rois", [0, 2, 20])
+@pytest.mark.parametrize(
+    "shape", [(0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0), (0, 0, 0, 0), (2, 20, 0, 0), (1, 1, 0, 2**40)]
+)
+def test_empty_shapes(shape, num_rois, dtype, layout):
+    x = torch.empty(shape, dtype=dtype)
+    x = x if shape[3] > 5 else layout(x)
+    rois = torch.tensor([[0.0, 0, 0, 3, 3]]).expand(num_rois, 5)
+    output, argmax = ops.roi_pool_with_argmax(x, rois, 2, 3, 1.0)
+    assert_same_bits(output, torch.zeros(num_rois, shape[1], 2, 3, dtype=dtype))
+    assert_same_bits(argmax, torch.full((num_rois, shape[1], 2, 3), -1, dtype=torch.int32))
+    assert_same_bits(ops.roi_pool(x, rois, 2, 3, 1.0), output)
+    assert_same_bits(ops.roi_pool_gather(x, rois, argmax), output)
+    grad_input = ops.roi_pool_backward(output, rois, argmax, shape[0], shape[2], shape[3])
+    assert_same_bits(grad_input, torch.zeros(shape, dtype=dtype))
+
+
+@pytest.mark.parametrize("channels", [3, 64])
+def test_no_region_leaves_a_gradient_of_zeros(channels):
+    rois = torch.empty(0, 5)
+    argmax = torch.empty(0, channels, 2, 2, dtype=torch.int32)
+    grad_input = ops.roi_pool_backward(torch.empty(0, channels, 2, 2), rois, argmax, 2, 5, 4)
+    assert_same_bits(grad_input, torch.zeros(2, channels, 5, 4))
+
+
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.parametrize("num_rois", [1, 20])
+@pytest.mark.parametrize("batch_index", [-1.0, 2.0, 1e6, 2.0**63, 1e30, float("nan"), float("inf"), float("-inf")])
+def test_bad_batch_index(batch_index, num_rois, layout):
+    x = layout(features((2, 20, 6, 6), torch.float32, seed=0))
+    rois = torch.tensor([[batch_index, 0, 0, 5, 5]]).expand(num_rois, 5)
+    output, argmax = ops.roi_pool_with_argmax(x, rois, 3, 3, 1.0)
+    assert (output == 0).all()
+    assert (argmax == -1).all()
+    full = torch.zeros_like(argmax)  # even an argmax that claims a cell gives such a region no gradient
+    assert (ops.roi_pool_backward(torch.ones_like(output), rois, full, 2, 6, 6) == 0).all()
+    assert (ops.roi_pool_gather(x, rois, full) == 0).all()
+
+
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.parametrize("cell", [36, 37, 2**31 - 1, -1, -2, -(2**31)])
+def test_argmax_that_is_no_cell_is_ignored(cell, layout):
+    x = layout(torch.ones(1, 20, 6, 6))
+    rois = torch.tensor([[0.0, 0, 0, 5, 5]])
+    argmax = layout(torch.full((1, 20, 2, 2), cell, dtype=torch.int32))
+    assert (ops.roi_pool_gather(x, rois, argmax) == 0).all()
+    assert (ops.roi_pool_backward(layout(torch.ones(1, 20, 2, 2)), rois, argmax, 1, 6, 6) == 0).all()
+
+
+def test_nan_payloads_and_signed_zeros_survive():
+    """The output is a cell of the input, bit for bit: a NaN keeps its payload, -0.0 its sign."""
+    bits = {torch.float32: 0x7FA00001, torch.bfloat16: 0x7FA1, torch.float16: 0x7D01}  # signalling NaNs
+    integers = {2: torch.int16, 4: torch.int32}
+    for dtype, payload in bits.items():
+        for layout in [contiguous, channels_last]:
+            x = torch.zeros(1, 20, 3, 3, dtype=dtype).view(integers[dtype.itemsize])
+            x[:, ::2, 1, 1] = payload
+            x = x.view(dtype)
+            x[:, 1::2] = -0.0
+            rois = torch.zeros(8, 5)
+            rois[:, 3:] = 2
+            check_against_reference(layout(x), rois, (1, 1), 1.0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+def test_whole_map_is_adaptive_max_pool2d(layout, dtype):
+    x = layout(features((2, 40, 30, 41), dtype, seed=3, kind="special"))
+    rois = torch.tensor([[n, 0, 0, 40, 29] for n in [0, 1] * 5], dtype=torch.float32)
+    for bins in [(1, 1), (7, 7), (6, 5), (30, 41), (40, 50)]:
+        output, argmax = ops.roi_pool_with_argmax(x, rois, *bins, 1.0)
+        expected, indices = F.adaptive_max_pool2d(x.contiguous(), bins, return_indices=True)
+        assert_same_bits(output, expected.repeat(5, 1, 1, 1))
+        assert torch.equal(argmax.long(), indices.repeat(5, 1, 1, 1))
+
+
+def max_roi_pool(x, rois, output_size, spatial_scale):
+    """ONNX Runtime's MaxRoiPool: a peer that was written elsewhere."""
+    helper = onnx.helper
+    tensors = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ["input", "rois", "output"]
+    ]
+    node = helper.make_node(
+        "MaxRoiPool", ["input", "rois"], ["output"], pooled_shape=list(output_size), spatial_scale=spatial_scale
+    )
+    graph = helper.make_graph([node], "max_roi_pool", tensors[:2], tensors[2:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"input": x.numpy(), "rois": rois.numpy()})[0])
+
+
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.parametrize(
+    ("shape", "output_size", "spatial_scale"),
+    [((2, 40, 50, 84), (7, 7), 1 / 16), ((1, 3, 80, 120), (16, 16), 1.0), ((3, 64, 25, 42), (3, 5), 0.03125)],
+)
+def test_onnxruntime_agrees(shape, output_size, spatial_scale, layout):
+    x = features(shape, torch.float32, seed=5)
+    n, _, h, w = shape
+    rois = random_rois(60, n, h / spatial_scale, w / spatial_scale, seed=5).float()
+    expected = max_roi_pool(x, rois, output_size, spatial_scale)
+    assert_same_bits(ops.roi_pool(layout(x), rois, *output_size, spatial_scale), expected)
+
+
+# ---- The same bits whatever the circumstances.
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.parametrize("channels", [3, 100])
+def test_same_bits_for_any_number_of_threads(num_threads, channels, layout, dtype):
+    x = layout(features((3, channels, 40, 40), dtype, seed=0))
+    check_against_reference(x, random_rois(60, 3, 40, 40, seed=0), (5, 6), 1.0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradient_has_the_same_bits_in_both_memory_formats(dtype):
+    x = features((2, 70, 12, 12), dtype, seed=0, kind="ties")
+    rois = random_rois(40, 2, 12, 12, seed=0)
+    grads = []
+    for layout in [contiguous, channels_last]:
+        leaf = layout(x).detach().requires_grad_()
+        output = roipool.roi_pool(leaf, rois, 4)
+        output.backward(features(output.shape, dtype, seed=1))
+        grads.append(leaf.grad)
+    assert_same_bits(*grads)
+    assert grads[1].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_gradient_is_the_same_in_every_run():
+    x = features((2, 64, 30, 30), torch.float32, seed=0, kind="ties").requires_grad_()
+    rois = random_rois(200, 2, 30, 30, seed=0)
+    output = roipool.roi_pool(x, rois, 7)
+    grad_output = features(output.shape, torch.float32, seed=1)
+    first, *others = [torch.autograd.grad(output, x, grad_output, retain_graph=True)[0] for _ in range(5)]
+    for other in others:
+        assert_same_bits(other, first)
+
+
+def test_calls_from_several_python_threads():
+    problems = [(features((2, 70, 20, 20), torch.float32, seed=i), random_rois(30, 2, 20, 20, seed=i)) for i in range(4)]
+    expected = [reference.roi_pool(x, rois, 4) for x, rois in problems]
+    failures = []
+
+    def work(i):
+        for _ in range(20):
+            x, rois = problems[i]
+            leaf = x.clone().requires_grad_()
+            output = roipool.roi_pool(leaf, rois, 4)
+            output.sum().backward()
+            try:
+                assert_same_bits(output, expected[i])
+            except AssertionError as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+# ---- More elements than an int32 can count: about 5 GB of memory each.
+
+
+def test_input_of_more_than_2_to_the_31_elements():
+    x = torch.zeros(2, 16, 8200, 8200, dtype=torch.bfloat16)
+    assert x.numel() > 2**31
+    x[1, 15, 8199, 8190:] = 1
+    x[1, 15, 8199, 8195] = 3
+    rois = torch.tensor([[1.0, 8190, 8190, 8199, 8199]])
+    output, argmax = ops.roi_pool_with_argmax(x, rois, 1, 1, 1.0)
+    assert output.flatten().tolist() == [0.0] * 15 + [3.0]
+    assert argmax[0, 15].item() == 8199 * 8200 + 8195
+    assert_same_bits(ops.roi_pool_gather(x, rois, argmax), output)
+    del x
+    grad_input = ops.roi_pool_backward(torch.ones_like(output), rois, argmax, 2, 8200, 8200)
+    assert grad_input[1, 15, 8199, 8195] == 1
+    assert grad_input[1, :, 8190:].float().sum() == 16
+
+
+def test_output_of_more_than_2_to_the_31_elements():
+    x = features((1, 64, 3, 3), torch.bfloat16, seed=0)
+    rois = torch.tensor([[0.0, 0, 0, 2, 2]]).expand(2**31 // (64 * 49) + 1, 5)
+    output = ops.roi_pool(x, rois, 7, 7, 1.0)
+    assert output.numel() > 2**31
+    expected = reference.roi_pool(x, rois[:1], 7)
+    assert_same_bits(output[-1:], expected)
+    assert_same_bits(output[len(rois) // 2][None], expected)
