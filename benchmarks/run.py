@@ -100,7 +100,9 @@ def measure(
     x, rois = workload.make(DTYPES[dtype], LAYOUTS[layout])
     outputs = {name: inference(pool, x, rois, workload)() for name, pool in pools.items()}
     timers = {
-        name: Timer("call()", globals={"call": MODES[mode](pool, x, rois, workload)}, num_threads=torch.get_num_threads())
+        name: Timer(
+            "call()", globals={"call": MODES[mode](pool, x, rois, workload)}, num_threads=torch.get_num_threads()
+        )
         for name, pool in pools.items()
     }
     times: dict[str, list[float]] = {name: [] for name in pools}
@@ -150,7 +152,9 @@ def cpu_name() -> str:
 
 
 def show(results: list[Result], console: Console) -> None:
-    table = Table("workload", "dtype", "layout", "mode", "peer", "same bits", "median ms", "spread ms", "peer / roipool")
+    table = Table(
+        "workload", "dtype", "layout", "mode", "peer", "same bits", "median ms", "spread ms", "peer / roipool"
+    )
     for result in results:
         table.add_row(
             result.workload,

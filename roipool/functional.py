@@ -20,9 +20,7 @@ def pair(output_size: Any) -> tuple[int, int]:
     if not all(_is(size, numbers.Integral, torch.SymInt) for size in sizes):
         raise TypeError(f"output_size must be an int or a pair of ints (PH, PW), got {output_size!r}")
     if len(sizes) not in (1, 2):
-        raise ValueError(
-            f"output_size must be an int or a pair of ints (PH, PW), got {len(sizes)} of them: {output_size}"
-        )
+        raise ValueError(f"output_size must be an int or a pair of ints (PH, PW), got {output_size!r}")
     return sizes[0], sizes[-1]
 
 
@@ -39,7 +37,9 @@ def _check_boxes(boxes: Any, name: str, input: Tensor) -> None:
     if not isinstance(boxes, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(boxes).__name__}")
     if boxes.dtype not in ROI_DTYPES:
-        raise TypeError(f"{name} must be floating point, int32 or int64, got {dtype_name(boxes.dtype)}")
+        raise TypeError(
+            f"{name} must be float16, bfloat16, float32, float64, int32 or int64, got {dtype_name(boxes.dtype)}"
+        )
     if boxes.device != input.device:
         raise ValueError(f"{name} must be on the device of input ({input.device}), got {boxes.device}")
 
@@ -65,7 +65,7 @@ def rois_of(boxes: Any, input: Tensor) -> Tensor:
         _check_boxes(image_boxes, f"boxes[{i}]", input)
         if image_boxes.ndim != 2 or image_boxes.shape[1] != 4:
             raise ValueError(
-                f"boxes[{i}] must have shape (L, 4), rows [x1, y1, x2, y2], got {tuple(image_boxes.shape)}"
+                f"boxes[{i}] must have shape (L, 4), rows [x1, y1, x2, y2], got shape {tuple(image_boxes.shape)}"
             )
         # Widened before the image's number joins them: float16 cannot hold 2049, nor bfloat16 257.
         wide = image_boxes.to(torch.promote_types(image_boxes.dtype, torch.float32))

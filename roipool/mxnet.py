@@ -37,7 +37,7 @@ def roi_pooling(
     if not isinstance(pooled_size, (tuple, list)):
         raise TypeError(f"pooled_size must be a pair of ints (PH, PW), got {pooled_size!r}")
     if len(pooled_size) != 2:
-        raise ValueError(f"pooled_size must be a pair of ints (PH, PW), got {len(pooled_size)} of them: {pooled_size}")
+        raise ValueError(f"pooled_size must be a pair of ints (PH, PW), got {pooled_size!r}")
     if not isinstance(rois, Tensor):
         raise TypeError(f"rois must be a torch.Tensor (K, 5), got {type(rois).__name__}")
     if not 0 <= spatial_scale <= 1:
@@ -55,7 +55,7 @@ def roi_pooling(
     result = roi_pool(data, rois, pooled_size, spatial_scale)
     if (out.shape, out.dtype, out.device) != (result.shape, result.dtype, result.device):
         raise ValueError(
-            f"out must have shape {tuple(result.shape)}, dtype {result.dtype} and device {result.device}, "
-            f"got {tuple(out.shape)}, {out.dtype} and {out.device}"
+            f"out must be a tensor of shape {tuple(result.shape)}, dtype {result.dtype} and device {result.device}, "
+            f"got shape {tuple(out.shape)}, dtype {out.dtype} and device {out.device}"
         )
     return out.copy_(result)

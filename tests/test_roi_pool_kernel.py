@@ -244,7 +244,9 @@ def test_gradient_is_the_same_in_every_run():
 
 
 def test_calls_from_several_python_threads():
-    problems = [(features((2, 70, 20, 20), torch.float32, seed=i), random_rois(30, 2, 20, 20, seed=i)) for i in range(4)]
+    problems = [
+        (features((2, 70, 20, 20), torch.float32, seed=i), random_rois(30, 2, 20, 20, seed=i)) for i in range(4)
+    ]
     expected = [reference.roi_pool(x, rois, 4) for x, rois in problems]
     failures = []
 

@@ -1,0 +1,189 @@
+"""roipool.roi_pool: the forms of its arguments and the errors for what is none of them."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from support import assert_same_bits, features, random_rois
+
+import roipool
+from roipool import reference
+
+X = features((2, 3, 8, 6), torch.float32, seed=0)
+ROIS = torch.tensor([[0.0, 0, 0, 4, 4], [0.0, 1, 2, 5, 6], [1.0, 2, 2, 5, 7]])
+LIST = [ROIS[:2, 1:], ROIS[2:, 1:]]
+EXPECTED = reference.roi_pool(X, ROIS, (2, 3), 0.5)
+
+
+def test_documented_example_with_integer_boxes():
+    x = torch.arange(48.0).view(1, 1, 8, 6)
+    rois = torch.tensor([[0, 0, 0, 4, 4]])
+    assert roipool.roi_pool(x, rois, 2).flatten().tolist() == [14, 16, 26, 28]
+    assert roipool.roi_pool(x, rois, 2, 0.7).flatten().tolist() == [7, 9, 19, 21]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda pool: pool(X, ROIS, (2, 3), 0.5),
+        lambda pool: pool(X, ROIS, [2, 3], spatial_scale=0.5),
+        lambda pool: pool(X, ROIS, torch.Size([2, 3]), 0.5),
+        lambda pool: pool(input=X, boxes=ROIS, output_size=(2, 3), spatial_scale=0.5),
+        lambda pool: pool(X, LIST, (2, 3), 0.5),
+        lambda pool: pool(X, tuple(LIST), (2, 3), 0.5),
+        lambda pool: pool(X, ROIS.double(), (np.int64(2), 3), np.float32(0.5)),
+        lambda pool: pool(X, [boxes.int() for boxes in LIST], (2, 3), 0.5),
+        lambda pool: pool(X, [boxes.half() for boxes in LIST], (2, 3), 0.5),
+    ],
+)
+@pytest.mark.parametrize("pool", [roipool.roi_pool, reference.roi_pool])
+def test_forms_of_arguments(pool, call):
+    assert_same_bits(call(pool), EXPECTED)
+
+
+@pytest.mark.parametrize("output_size", [4, (4,), [4], (4, 4), np.int32(4)])
+def test_forms_of_output_size(output_size):
+    assert_same_bits(roipool.roi_pool(X, ROIS, output_size), reference.roi_pool(X, ROIS, (4, 4)))
+
+
+def test_scale_defaults_to_1_and_may_be_an_int():
+    assert_same_bits(roipool.roi_pool(X, ROIS, 2, 1), reference.roi_pool(X, ROIS, 2))
+    assert_same_bits(roipool.roi_pool(X, ROIS, 2), reference.roi_pool(X, ROIS, 2))
+
+
+def test_scale_above_1():
+    assert_same_bits(roipool.roi_pool(X, ROIS, 2, 1.5), reference.roi_pool(X, ROIS, 2, 1.5))
+
+
+def test_return_argmax():
+    output, argmax = roipool.roi_pool(X, ROIS, (2, 3), 0.5, return_argmax=True)
+    expected, expected_argmax = reference.roi_pool(X, ROIS, (2, 3), 0.5, return_argmax=True)
+    assert_same_bits(output, expected)
+    assert_same_bits(argmax, expected_argmax)
+    assert argmax.dtype == torch.int32
+
+
+def test_reference_has_the_same_signature():
+    parameters = inspect.signature(roipool.roi_pool).parameters
+    assert parameters == inspect.signature(reference.roi_pool).parameters
+    assert list(parameters) == ["input", "boxes", "output_size", "spatial_scale", "return_argmax"]
+
+
+def test_images_without_boxes():
+    boxes = [torch.empty(0, 4), ROIS[2:, 1:]]
+    assert_same_bits(roipool.roi_pool(X, boxes, 2), reference.roi_pool(X, ROIS[2:], 2))
+    assert roipool.roi_pool(X, [torch.empty(0, 4)] * 2, 2).shape == (0, 3, 2, 2)
+    assert roipool.roi_pool(X[:0], [], 2).shape == (0, 3, 2, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_lists_reach_images_that_the_dtype_cannot_number(dtype):
+    x = torch.arange(2100.0).view(2100, 1, 1, 1)
+    boxes = [torch.zeros(1, 4, dtype=dtype)] * 2100
+    assert_same_bits(roipool.roi_pool(x, boxes, 1), x)
+
+
+def test_float64_boxes_in_a_list_are_placed_in_float64():
+    x = torch.arange(40.0).view(1, 1, 1, 40)
+    box = torch.tensor([[45.0, 0.0, 45.0, 0.0]])
+    assert float(roipool.roi_pool(x, [box], 1, 0.7)) == 32  # 45 * 0.7 is 31.5 in float32,
+    assert float(roipool.roi_pool(x, [box.double()], 1, 0.7)) == 31  # and just below in float64
+
+
+def test_unusual_scales():
+    # Of no use, but legal: what float32 rounds to 0 or to infinity.
+    x = torch.ones(1, 1, 4, 4)
+    box = torch.tensor([[0.0, 0, 0, 3, 3]])
+    for spatial_scale in [1e-300, 1e300, 1e-45, 3e38]:
+        for rois in [box, box.double(), random_rois(9, 1, 4, 4, seed=0, wild=True)]:
+            expected = reference.roi_pool(x, rois, 2, spatial_scale)
+            assert_same_bits(roipool.roi_pool(x, rois, 2, spatial_scale), expected)
+
+
+FORM = "boxes must be a tensor (K, 5), rows [batch_index, x1, y1, x2, y2], or a list of N tensors (L_i, 4), got shape "
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((X.numpy(), ROIS, 2), TypeError, "input must be a torch.Tensor, got ndarray"),
+        ((None, ROIS, 2), TypeError, "input must be a torch.Tensor, got NoneType"),
+        ((X.int(), ROIS, 2), TypeError, "input must be float16, bfloat16, float32 or float64, got int32"),
+        ((X[0], ROIS, 2), ValueError, "input must be a 4-D tensor (N, C, H, W), got shape (3, 8, 6)"),
+        ((X, ROIS.numpy(), 2), TypeError, "boxes must be a tensor (K, 5) or a list of N tensors (L_i, 4), got ndarray"),
+        ((X, None, 2), TypeError, "boxes must be a tensor (K, 5) or a list of N tensors (L_i, 4), got NoneType"),
+        ((X, ROIS[:, 1:], 2), ValueError, FORM + "(3, 4)"),
+        ((X, ROIS[0], 2), ValueError, FORM + "(5,)"),
+        (
+            (X, ROIS.bool(), 2),
+            TypeError,
+            "boxes must be float16, bfloat16, float32, float64, int32 or int64, got bool",
+        ),
+        ((X, ROIS.to("meta"), 2), ValueError, "boxes must be on the device of input (cpu), got meta"),
+        (
+            (X, LIST[:1], 2),
+            ValueError,
+            "boxes must hold one tensor (L_i, 4) for each of the 2 images of input, got 1",
+        ),
+        (
+            (X, [LIST[0], ROIS], 2),
+            ValueError,
+            "boxes[1] must have shape (L, 4), rows [x1, y1, x2, y2], got shape (3, 5)",
+        ),
+        ((X, [[0, 0, 1, 1], LIST[1]], 2), TypeError, "boxes[0] must be a torch.Tensor, got list"),
+        (
+            (X, [LIST[0], LIST[1].to(torch.int16)], 2),
+            TypeError,
+            "boxes[1] must be float16, bfloat16, float32, float64, int32 or int64, got int16",
+        ),
+        ((X, [LIST[0], LIST[1].to("meta")], 2), ValueError, "boxes[1] must be on the device of input (cpu), got meta"),
+        ((X, ROIS, 2.0), TypeError, "output_size must be an int or a pair of ints (PH, PW), got 2.0"),
+        ((X, ROIS, (2, "3")), TypeError, "output_size must be an int or a pair of ints (PH, PW), got (2, '3')"),
+        ((X, ROIS, True), TypeError, "output_size must be an int or a pair of ints (PH, PW), got True"),
+        ((X, ROIS, (1, 2, 3)), ValueError, "output_size must be an int or a pair of ints (PH, PW), got (1, 2, 3)"),
+        ((X, ROIS, ()), ValueError, "output_size must be an int or a pair of ints (PH, PW), got ()"),
+        (
+            (X, ROIS, 0),
+            ValueError,
+            "output_size must be at least 1 (and at most 2147483647) in both dimensions, got (0, 0)",
+        ),
+        ((X, ROIS, 2, "1"), TypeError, "spatial_scale must be a float, got str"),
+        ((X, ROIS, 2, (1.0, 1.0)), TypeError, "spatial_scale must be a float, got tuple"),
+        ((X, ROIS, 2, 0.0), ValueError, "spatial_scale must be finite and greater than 0, got 0"),
+        ((X, ROIS, 2, -1), ValueError, "spatial_scale must be finite and greater than 0, got -1"),
+        ((X, ROIS, 2, float("nan")), ValueError, "spatial_scale must be finite and greater than 0, got nan"),
+        ((X, ROIS, 2, float("inf")), ValueError, "spatial_scale must be finite and greater than 0, got inf"),
+        (
+            (torch.zeros(1).expand(1, 1, 2**16, 2**15), ROIS, 2),
+            ValueError,
+            "input must have at most 2147483647 cells in a plane (H*W), got 65536 x 32768",
+        ),
+    ],
+)
+@pytest.mark.parametrize("return_argmax", [False, True])
+def test_bad_arguments(arguments, error, message, return_argmax):
+    with pytest.raises(error) as caught:
+        roipool.roi_pool(*arguments, return_argmax=return_argmax)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((X[0], ROIS, 2), "input must be a 4-D tensor"),
+        ((X, ROIS[:, 1:], 2), "boxes must be a tensor"),
+        ((X, ROIS, 0), "output_size must be at least 1"),
+        ((X, ROIS, 2, 0.0), "spatial_scale must be finite"),
+    ],
+)
+def test_the_same_errors_under_compile_and_export(arguments, message):
+    class Pool(torch.nn.Module):
+        def forward(self, x, rois):
+            return roipool.roi_pool(x, rois, *arguments[2:])
+
+    compiled = torch.compile(Pool(), backend="eager", fullgraph=True)
+    with pytest.raises(Exception, match=message):  # torch wraps it in an exception of its own
+        compiled(*arguments[:2])
+    with pytest.raises(Exception, match=message):
+        torch.export.export(Pool(), arguments[:2])

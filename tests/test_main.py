@@ -1,0 +1,40 @@
+"""`python -m roipool` and the version."""
+
+import json
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+
+import torch
+
+import roipool
+
+
+def run(*arguments: str) -> str:
+    command = [sys.executable, "-m", "roipool", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_version_is_that_of_the_installed_package():
+    assert roipool.__version__ == version("roipool")
+
+
+def test_json():
+    facts = json.loads(run("--json"))
+    assert facts["roipool"] == roipool.__version__
+    assert facts["torch"] == torch.__version__
+    assert facts["python"] == platform.python_version()
+    assert facts["cpu_simd"] == roipool._C.simd_level()
+    assert facts["cpu_threads"] >= 1
+    assert facts["compiler"]
+    assert (facts["cuda"] is None) == (facts["cuda_architectures"] == [])
+
+
+def test_text_says_the_same():
+    facts = json.loads(run("--json"))
+    text = run()
+    for key in ["roipool", "torch", "python", "compiler", "cpu_simd"]:
+        assert str(facts[key]) in text
+    if facts["cuda"] is None:
+        assert "not built" in text

@@ -1,0 +1,79 @@
+"""roipool.mxnet.roi_pooling: MXNet's signature, MXNet's limits."""
+
+import inspect
+
+import pytest
+import torch
+from support import assert_same_bits
+
+from roipool import mxnet
+
+X = torch.arange(48.0).view(1, 1, 8, 6)
+ROIS = torch.tensor([[0.0, 0, 0, 4, 4]])
+EXPECTED = torch.tensor([[[[14.0, 16.0], [26.0, 28.0]]]])
+
+
+def test_signature():
+    parameters = list(inspect.signature(mxnet.roi_pooling).parameters)
+    assert parameters == ["data", "rois", "pooled_size", "spatial_scale", "out", "name"]
+
+
+@pytest.mark.parametrize("pooled_size", [(2, 2), [2, 2]])
+def test_examples_of_the_mxnet_documentation(pooled_size):
+    assert_same_bits(mxnet.roi_pooling(X, ROIS, pooled_size, 1.0), EXPECTED)
+    assert_same_bits(
+        mxnet.roi_pooling(data=X, rois=ROIS, pooled_size=pooled_size, spatial_scale=0.7, name="pool"),
+        torch.tensor([[[[7.0, 9.0], [19.0, 21.0]]]]),
+    )
+
+
+def test_scale_of_0_is_cell_0():
+    rois = torch.tensor([[0.0, 2, 3, 4, 4], [1.0, 0, 0, 1, 1]])
+    assert mxnet.roi_pooling(X + 1, rois, (1, 1), 0.0).flatten().tolist() == [1, 0]
+
+
+def test_out():
+    out = torch.full((1, 1, 2, 2), -1.0)
+    assert mxnet.roi_pooling(X, ROIS, (2, 2), 1.0, out=out) is out
+    assert_same_bits(out, EXPECTED)
+
+
+def test_differentiable():
+    x = X.clone().requires_grad_()
+    mxnet.roi_pooling(x, ROIS, (2, 2), 1.0).sum().backward()
+    assert x.grad.nonzero()[:, 2:].tolist() == [[2, 2], [2, 4], [4, 2], [4, 4]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"pooled_size": 2}, TypeError, "pooled_size must be a pair of ints (PH, PW), got 2"),
+        ({"pooled_size": (2,)}, ValueError, "pooled_size must be a pair of ints (PH, PW), got (2,)"),
+        ({"spatial_scale": 1.5}, ValueError, "spatial_scale must be in [0, 1], got 1.5"),
+        ({"spatial_scale": -0.1}, ValueError, "spatial_scale must be in [0, 1], got -0.1"),
+        ({"spatial_scale": float("nan")}, ValueError, "spatial_scale must be in [0, 1], got nan"),
+        ({"rois": [ROIS[:, 1:]]}, TypeError, "rois must be a torch.Tensor (K, 5), got list"),
+        (
+            {"out": torch.empty(1, 1, 3, 2)},
+            ValueError,
+            "out must be a tensor of shape (1, 1, 2, 2), dtype torch.float32 and device cpu, "
+            "got shape (1, 1, 3, 2), dtype torch.float32 and device cpu",
+        ),
+        (
+            {"out": torch.empty(1, 1, 2, 2, dtype=torch.float64)},
+            ValueError,
+            "out must be a tensor of shape (1, 1, 2, 2), dtype torch.float32 and device cpu, "
+            "got shape (1, 1, 2, 2), dtype torch.float64 and device cpu",
+        ),
+        (
+            {"data": X.clone().requires_grad_(), "out": torch.empty(1, 1, 2, 2)},
+            RuntimeError,
+            "roi_pooling(): functions with out=... arguments don't support automatic differentiation, "
+            "but one of the arguments requires grad.",
+        ),
+    ],
+)
+def test_bad_arguments(changes, error, message):
+    with pytest.raises(error) as caught:
+        mxnet.roi_pooling(**{"data": X, "rois": ROIS, "pooled_size": (2, 2), "spatial_scale": 1.0, **changes})
+    assert str(caught.value) == message
