@@ -133,7 +133,8 @@ BACKWARD = {
     ),
     "argmax of other regions": (
         (GRAD, ROIS[:5], ARGMAX, 2, 4, 5),
-        "argmax must have shape (K, C, PH, PW) with K = 5 as in rois and C = 3 as in grad_output, got shape (6, 3, 2, 2)",
+        "argmax must have shape (K, C, PH, PW) with K = 5 as in rois and C = 3 as in grad_output, "
+        "got shape (6, 3, 2, 2)",
     ),
     "int64 argmax": ((GRAD, ROIS, ARGMAX.long(), 2, 4, 5), "argmax must be int32, got int64"),
     "argmax of other bins": (

@@ -41,7 +41,7 @@ def test_whole_map_is_adaptive_max_pool2d(size, bins, kind, dtype):
 )
 def test_corners_round_half_away_from_zero(corner, cell):
     x = torch.arange(10.0).view(1, 1, 1, 10)
-    # A region of one row from there to cell 9; negative cells are clipped, so the width of the first of 2 bins shows it.
+    # A region of one row from there to cell 9, in 2 bins. Negative cells are clipped; the end of the first bin tells.
     output = reference.roi_pool(x, torch.tensor([[0.0, corner, 0.0, 9.0, 0.0]]), (1, 2))
     size = 9 - cell + 1
     assert output[0, 0, 0, 0] == -(-size // 2) - 1 + cell  # ceil(size / 2) cells from the start on
