@@ -7,6 +7,7 @@ Environment:
 
 import os
 import sys
+from glob import glob
 
 import pybind11
 from setuptools import setup
@@ -33,7 +34,7 @@ def cpu_extension():
     """roipool._C: the pybind11 module, the schemas and the CPU kernels in one shared object."""
     extension = CppExtension(
         "roipool._C",
-        ["csrc/module.cpp", "csrc/library.cpp", "csrc/cpu/roi_pool_kernel.cpp"],
+        ["csrc/module.cpp", "csrc/library.cpp", *sorted(glob("csrc/cpu/*.cpp"))],
         include_dirs=[os.path.abspath("csrc"), pybind11.get_include()],
         define_macros=DEFINES,
         extra_compile_args=compile_flags(),

@@ -1,9 +1,14 @@
-"""Times roipool beside its peers: in one process, in alternation, on the same tensors, after checking equality.
+"""Times roipool beside its peers: in one process, in alternation, on the same tensors, equality checked first.
 
-    python benchmarks/run.py --workload fpn --workload vgg --json benchmarks/results/cpu.json
+    python benchmarks/run.py --workload fpn --workload vgg --mode inference --json result.json --plot result.png
 
-A figure is the median over the rounds; the spread is the distance between the quartiles. On a shared machine only the
-ratios mean anything.
+A figure is the median over the rounds; the spread is the distance between its quartiles. On a shared machine only the
+ratios mean anything: "x roipool" is a peer's median over roipool's, "x floor" is a median over the time that it takes to
+copy as many bytes as the call must read and write once, between buffers that are mapped already.
+
+Results and gradients live in fresh memory, as they do for users; how much of the time that is depends on the allocator:
+run under THP_MEM_ALLOC_ENABLE=1 (huge pages) and without. MXNet is timed right after the others, in a process of its
+own (--mxnet-python).
 """
 
 import argparse
@@ -12,69 +17,84 @@ import os
 import platform
 import statistics
 import subprocess
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from peers import PEERS, Pool, Unable, available
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 from torch.utils.benchmark import Timer
-from workloads import WORKLOADS, Workload
+from workloads import WORKLOADS, Part, Workload
 
 import roipool
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in roipool._library.FEATURE_DTYPES}
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+MODES = ["inference", "forward", "backward", "forward_backward"]
 
-Pool = Callable[[Tensor, Tensor, tuple[int, int], float], Tensor]
-
-
-def peers(names: list[str] | None) -> dict[str, Pool]:
-    """roipool, and what of the peers can be imported here."""
-    found: dict[str, Pool] = {"roipool": roipool.roi_pool}
-    try:
-        from torchvision.ops import roi_pool
-
-        # torchvision wants the boxes in the dtype of the features
-        found["torchvision"] = lambda x, rois, *arguments: roi_pool(x, rois.to(x.dtype), *arguments)
-    except ImportError:
-        pass
-    return {name: pool for name, pool in found.items() if names is None or name in names or name == "roipool"}
+Call = Callable[[], list[Tensor]]
 
 
-# ---- What is timed. Each mode takes a pool and a problem and returns the call.
+def make_call(mode: str, pool: Pool, parts: list[Part], output_size: tuple[int, int]) -> Call:
+    """What is timed: the workload in one of the modes. Returns outputs, or gradients where the mode ends in them."""
+    if mode == "inference":
+
+        def inference() -> list[Tensor]:
+            with torch.no_grad():
+                return [pool(part, output_size) for part in parts]
+
+        return inference
+
+    parts = [Part(part.input.detach().requires_grad_(), part.rois, part.spatial_scale) for part in parts]
+    inputs = [part.input for part in parts]
+
+    def forward() -> list[Tensor]:
+        return [pool(part, output_size) for part in parts]
+
+    if mode == "forward":
+        return forward
+    outputs = forward()
+    grads = [torch.ones_like(output) for output in outputs]
+    if mode == "backward":
+        return lambda: list(torch.autograd.grad(outputs, inputs, grads, retain_graph=True))
+    del outputs
+    return lambda: list(torch.autograd.grad(forward(), inputs, grads))
 
 
-def inference(pool: Pool, x: Tensor, rois: Tensor, workload: Workload) -> Callable[[], object]:
-    def call() -> Tensor:
-        with torch.no_grad():
-            return pool(x, rois, workload.output_size, workload.spatial_scale)
-
-    return call
-
-
-def forward(pool: Pool, x: Tensor, rois: Tensor, workload: Workload) -> Callable[[], object]:
-    x = x.detach().requires_grad_()
-    return lambda: pool(x, rois, workload.output_size, workload.spatial_scale)
-
-
-def backward(pool: Pool, x: Tensor, rois: Tensor, workload: Workload) -> Callable[[], object]:
-    x = x.detach().requires_grad_()
-    output = pool(x, rois, workload.output_size, workload.spatial_scale)
-    grad = torch.ones_like(output)
-    return lambda: torch.autograd.grad(output, x, grad, retain_graph=True)
+def bytes_moved(mode: str, parts: list[Part], output_size: tuple[int, int]) -> int:
+    """What the call must read and write once: the input, the regions, the results."""
+    total = 0
+    for part in parts:
+        outputs = len(part.rois) * part.input.shape[1] * output_size[0] * output_size[1]
+        output, argmax = outputs * part.input.element_size(), outputs * 4
+        inference = part.input.nbytes + part.rois.nbytes + output
+        forward = inference + argmax
+        backward = output + argmax + part.input.nbytes
+        total += {
+            "inference": inference,
+            "forward": forward,
+            "backward": backward,
+            "forward_backward": forward + backward,
+        }[mode]
+    return total
 
 
-def forward_backward(pool: Pool, x: Tensor, rois: Tensor, workload: Workload) -> Callable[[], object]:
-    x = x.detach().requires_grad_()
-    grad = torch.ones_like(pool(x, rois, workload.output_size, workload.spatial_scale))
-    return lambda: torch.autograd.grad(pool(x, rois, workload.output_size, workload.spatial_scale), x, grad)
-
-
-MODES = {mode.__name__: mode for mode in [inference, forward, backward, forward_backward]}
+def make_floor(num_bytes: int) -> Call:
+    """A copy that reads half of the bytes and writes the other half."""
+    source = torch.ones(num_bytes // 2, dtype=torch.uint8)
+    target = torch.zeros_like(source)
+    return lambda: [target.copy_(source)]
 
 
 @dataclass
@@ -83,128 +103,214 @@ class Result:
     dtype: str
     layout: str
     mode: str
+    threads: int
     peer: str
-    equal: bool  # to roipool's output, bit for bit
+    equal: float | None  # the share of its results that have the bits of roipool's
     median_ms: float
     spread_ms: float
-    ratio: float  # the peer's median over roipool's
+    over_roipool: float = 1.0  # its median over roipool's
+    over_floor: float = 1.0  # its median over that of the floor
 
 
-def same_bits(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
+def share_of_same_bits(actual: list[Tensor], expected: list[Tensor]) -> float:
+    same = total = 0
+    for a, b in zip(actual, expected, strict=True):
+        bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[b.element_size()]
+        same += int((a.contiguous().view(bits) == b.contiguous().view(bits)).sum())
+        total += b.numel()
+    return same / max(1, total)
+
+
+def time_mxnet(
+    python: Path, workload: Workload, dtype: str, mode: str, parts: list[Part], rounds: int
+) -> tuple[list[float], list[Tensor]]:
+    """Seconds, and the outputs of a forward."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        job = {
+            "dtype": dtype,
+            "mode": mode,
+            "rounds": rounds,
+            "output_size": workload.output_size,
+            "spatial_scales": [part.spatial_scale for part in parts],
+        }
+        (folder / "job.json").write_text(json.dumps(job))
+        for i, part in enumerate(parts):
+            np.save(folder / f"input{i}.npy", part.input.contiguous().numpy())
+            np.save(folder / f"rois{i}.npy", part.rois.numpy())
+        command = [python, Path(__file__).parent / "mxnet_peer.py", folder]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+        environment.pop("LD_LIBRARY_PATH", None)
+        printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+        outputs = [torch.from_numpy(np.load(folder / f"output{i}.npy")) for i in range(len(parts))]
+        return json.loads(printed.splitlines()[-1]), outputs
 
 
 def measure(
-    workload: Workload, dtype: str, layout: str, mode: str, pools: dict[str, Pool], rounds: int
+    workload: Workload,
+    dtype: str,
+    layout: str,
+    mode: str,
+    pools: dict[str, Pool],
+    rounds: int,
+    mxnet_python: Path | None = None,
 ) -> list[Result]:
-    x, rois = workload.make(DTYPES[dtype], LAYOUTS[layout])
-    outputs = {name: inference(pool, x, rois, workload)() for name, pool in pools.items()}
-    timers = {
-        name: Timer(
-            "call()", globals={"call": MODES[mode](pool, x, rois, workload)}, num_threads=torch.get_num_threads()
-        )
-        for name, pool in pools.items()
-    }
-    times: dict[str, list[float]] = {name: [] for name in pools}
-    for timer in timers.values():
-        timer.timeit(1)  # warm up
+    parts = workload.make(DTYPES[dtype], LAYOUTS[layout])
+    calls: dict[str, Call] = {}
+    equal: dict[str, float | None] = {}
+    for name, pool in pools.items():
+        try:
+            calls[name] = make_call(mode, pool, parts, workload.output_size)
+            results = calls[name]()
+        except Unable:
+            calls.pop(name, None)
+            continue
+        if name == "roipool":
+            expected = results
+        equal[name] = share_of_same_bits(results, expected)
+        del results
+    calls["floor"] = make_floor(bytes_moved(mode, parts, workload.output_size))
+    equal["floor"] = None
+
+    threads = torch.get_num_threads()
+    timers = {name: Timer("call()", globals={"call": call}, num_threads=threads) for name, call in calls.items()}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, timer in timers.items():
-            times[name].append(timer.timeit(1).mean * 1e3)
-    results = []
-    for name in pools:
-        quartiles = statistics.quantiles(times[name], n=4)
-        median = statistics.median(times[name])
-        results.append(
-            Result(
-                workload.name,
-                dtype,
-                layout,
-                mode,
-                name,
-                same_bits(outputs[name], outputs["roipool"]),
-                median,
-                quartiles[2] - quartiles[0],
-                median / statistics.median(times["roipool"]),
-            )
+            times[name].append(timer.timeit(1).mean)
+
+    if mxnet_python and layout == "contiguous" and dtype != "bfloat16":
+        times["mxnet"], outputs = time_mxnet(mxnet_python, workload, dtype, mode, parts, rounds)
+        reference = make_call("inference", pools["roipool"], parts, workload.output_size)()
+        equal["mxnet"] = share_of_same_bits(outputs, reference)
+
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    quartiles = {name: statistics.quantiles(seconds, n=4) for name, seconds in times.items()}
+    return [
+        Result(
+            workload.name,
+            dtype,
+            layout,
+            mode,
+            threads,
+            name,
+            equal[name],
+            1e3 * medians[name],
+            1e3 * (quartiles[name][2] - quartiles[name][0]),
+            medians[name] / medians["roipool"],
+            medians[name] / medians["floor"],
         )
-    return results
+        for name in times
+    ]
 
 
 def environment() -> dict[str, object]:
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return {
         "roipool": roipool.__version__,
         "commit": commit,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "processor": cpu_name(),
-        "simd": roipool._C.simd_level(),
+        "processor": names[0] if names else platform.processor(),
+        "cpu_capability": roipool._C.cpu_capability,
         "threads": torch.get_num_threads(),
         "THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE"),
     }
 
 
-def cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def show(results: list[Result], console: Console) -> None:
-    table = Table(
-        "workload", "dtype", "layout", "mode", "peer", "same bits", "median ms", "spread ms", "peer / roipool"
-    )
+    table = Table("workload", "dtype", "layout", "mode", "peer", "equal", "ms", "spread", "x roipool", "x floor")
+    previous = None
     for result in results:
+        problem = (result.workload, result.dtype, result.layout, result.mode)
+        if previous not in (None, problem):
+            table.add_section()
+        previous = problem
         table.add_row(
-            result.workload,
-            result.dtype,
-            result.layout,
-            result.mode,
+            *problem,
             result.peer,
-            "yes" if result.equal else "NO",
+            "" if result.equal is None else f"{result.equal:.2%}",
             f"{result.median_ms:.2f}",
             f"{result.spread_ms:.2f}",
-            f"{result.ratio:.2f}",
-            end_section=result.peer != "roipool",
+            f"{result.over_roipool:.2f}",
+            f"{result.over_floor:.2f}",
         )
     console.print(table)
+
+
+def plot(results: list[Result], path: Path) -> None:
+    """One row of bars for each problem: how many times as long as roipool each peer takes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    problems = list(dict.fromkeys((r.workload, r.dtype, r.layout, r.mode) for r in results))
+    peers = list(dict.fromkeys(r.peer for r in results))
+    figure, axes = plt.subplots(figsize=(9, 1.5 + 0.16 * len(results)), layout="constrained")
+    for i, peer in enumerate(peers):
+        bars = {(r.workload, r.dtype, r.layout, r.mode): r.over_roipool for r in results if r.peer == peer}
+        rows = [problems.index(problem) + 0.8 * (i + 0.5) / len(peers) - 0.4 for problem in bars]
+        drawn = axes.barh(rows, list(bars.values()), height=0.8 / len(peers), label=peer)
+        axes.bar_label(drawn, fmt="%.2g", fontsize=7, padding=2)
+    axes.set_yticks(range(len(problems)), [" ".join(problem) for problem in problems])
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xlabel("time over roipool's (median)")
+    axes.legend()
+    figure.savefig(path, dpi=100)
+
+
+def write_json(results: list[Result], path: Path) -> None:
+    report = {"environment": environment(), "results": [asdict(result) for result in results]}
+    path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 
-    def choice(flag: str, choices: dict[str, object], default: list[str], what: str) -> None:
-        parser.add_argument(flag, action="append", choices=choices, help=f"{what}; may be repeated ({default})")
+    def several(flag: str, choices: list[str], default: list[str], what: str) -> None:
+        help = f"{what}: {', '.join(choices)} (default: {', '.join(default)})"
+        parser.add_argument(flag, nargs="+", choices=choices, default=default, metavar="NAME", help=help)
 
-    choice("--workload", WORKLOADS, ["fpn"], "which problem")
-    choice("--mode", MODES, list(MODES), "what to time")
-    choice("--dtype", DTYPES, ["float32"], "of the features")
-    choice("--layout", LAYOUTS, ["contiguous"], "of the features")
-    parser.add_argument("--peers", nargs="*", help="of those installed, which (all)")
+    several("--workload", list(WORKLOADS), list(WORKLOADS), "the problems")
+    several("--mode", MODES, MODES, "what to time")
+    several("--dtype", list(DTYPES), ["float32"], "of the features")
+    several("--layout", list(LAYOUTS), ["contiguous"], "of the features")
+    several("--peers", list(PEERS), list(PEERS), "beside roipool, of those that are installed")
+    parser.add_argument("--mxnet-python", type=Path, metavar="PATH", help="the Python of an environment with MXNet")
+    parser.add_argument("--device", choices=["cpu"], default="cpu", help="where to run (%(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="for every contender (all cores)")
-    parser.add_argument("--rounds", type=int, default=15, help="of alternation (%(default)s)")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results there")
+    parser.add_argument("--rounds", type=int, default=9, help="of alternation (%(default)s)")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the results there as well")
+    parser.add_argument("--plot", type=Path, metavar="PATH", help="draw them there")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    pools = peers(arguments.peers)
+    pools = available(arguments.peers)
     problems = [
         (workload, dtype, layout, mode)
-        for workload in arguments.workload or ["fpn"]
-        for dtype in arguments.dtype or ["float32"]
-        for layout in arguments.layout or ["contiguous"]
-        for mode in arguments.mode or list(MODES)
+        for workload in arguments.workload
+        for dtype in arguments.dtype
+        for layout in arguments.layout
+        for mode in arguments.mode
     ]
-    console = Console()
+    console = Console(width=None if Console().is_terminal else 120)
     results: list[Result] = []
     with Progress(console=console, transient=True) as progress:
         for workload, *rest in progress.track(problems, description="timing"):
-            results += measure(WORKLOADS[workload], *rest, pools=pools, rounds=arguments.rounds)
+            results += measure(
+                WORKLOADS[workload], *rest, pools=pools, rounds=arguments.rounds, mxnet_python=arguments.mxnet_python
+            )
     show(results, console)
     if arguments.json:
-        report = {"environment": environment(), "results": [vars(result) for result in results]}
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(results, arguments.json)
+    if arguments.plot:
+        plot(results, arguments.plot)
 
 
 if __name__ == "__main__":

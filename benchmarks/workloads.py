@@ -1,38 +1,73 @@
 """The problems that the benchmarks time: shapes from real detectors, boxes drawn at random from a fixed seed."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 
+@dataclass
+class Part:
+    """One map and its regions: what one call pools."""
+
+    input: Tensor
+    rois: Tensor  # float32, whatever the dtype of the input
+    spatial_scale: float
+
+
 @dataclass(frozen=True)
 class Workload:
     name: str
-    input_shape: tuple[int, int, int, int]  # N, C, H, W
-    num_regions: int  # over all images
+    batch_size: int
+    channels: int
+    strides: tuple[int, ...]  # one map for each
+    num_regions: int  # over all images and maps
     output_size: tuple[int, int]
-    spatial_scale: float
-    box_sides: tuple[int, int]  # shortest and longest, in image pixels
+    box_sides: tuple[int, int] = (16, 600)  # shortest and longest, in image pixels
+    image_size: tuple[int, int] = (800, 1344)
+    map_size: tuple[int, int] | None = field(default=None)  # where it is not the image's, divided by the stride
 
-    def make(self, dtype: torch.dtype, layout: torch.memory_format) -> tuple[Tensor, Tensor]:
-        """input and rois; the rois are float32 whatever the dtype."""
+    def make(self, dtype: torch.dtype, layout: torch.memory_format) -> list[Part]:
         generator = torch.Generator().manual_seed(0)
-        num_images, _, height, width = self.input_shape
-        image_size = torch.tensor([width, height]) / self.spatial_scale
-        input = torch.randn(self.input_shape, generator=generator).to(dtype, memory_format=layout)
+        rois = self._rois(generator)
+        level = self._level(rois)
+        parts = []
+        for i, stride in enumerate(self.strides):
+            size = self.map_size or tuple(side // stride for side in self.image_size)
+            input = torch.randn(self.batch_size, self.channels, *size, generator=generator)
+            parts.append(Part(input.to(dtype, memory_format=layout), rois[level == i], 1 / stride))
+        return parts
+
+    def _rois(self, generator: torch.Generator) -> Tensor:
+        height, width = self.image_size
         shortest, longest = self.box_sides
         sides = shortest + torch.rand(self.num_regions, 2, generator=generator) * (longest - shortest)
-        sides = torch.minimum(sides, image_size)
-        corner = torch.rand(self.num_regions, 2, generator=generator) * (image_size - sides)
-        image = torch.randint(num_images, (self.num_regions, 1), generator=generator)
-        return input, torch.cat([image, corner, corner + sides - 1], 1)
+        sides = torch.minimum(sides, torch.tensor([width, height]))
+        corner = torch.rand(self.num_regions, 2, generator=generator) * (torch.tensor([width, height]) - sides)
+        image = torch.randint(self.batch_size, (self.num_regions, 1), generator=generator)
+        return torch.cat([image, corner, corner + sides - 1], 1)
+
+    def _level(self, rois: Tensor) -> Tensor:
+        """Of a pyramid, the map for each region, by the rule of Lin et al., Feature Pyramid Networks, 2017."""
+        if len(self.strides) == 1:
+            return torch.zeros(len(rois))
+        assert all(b == 2 * a for a, b in pairwise(self.strides))
+        side = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).sqrt()
+        level = torch.floor(4 + torch.log2(side / 224)) - math.log2(self.strides[0])
+        return level.clamp(0, len(self.strides) - 1)
 
 
 WORKLOADS = {
     workload.name: workload
     for workload in [
-        Workload("fpn", (2, 256, 50, 84), 1000, (7, 7), 1 / 16, (16, 600)),
-        Workload("vgg", (1, 512, 38, 63), 300, (7, 7), 1 / 16, (16, 600)),
+        Workload("fpn", 2, 256, (16,), 1000, (7, 7)),
+        Workload("vgg", 1, 512, (16,), 300, (7, 7), map_size=(38, 63), image_size=(608, 1008)),
+        Workload("few", 1, 512, (16,), 32, (7, 7), map_size=(38, 63), image_size=(608, 1008)),
+        Workload("dense", 4, 1024, (16,), 512, (14, 14)),
+        Workload("pixels", 1, 3, (1,), 200, (64, 64)),
+        Workload("head", 2, 256, (4, 8, 16, 32), 1024, (7, 7)),
+        Workload("huge", 1, 64, (2,), 2000, (7, 7)),
     ]
 }

@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "cpu/simd.h"
+#include "cpu/capability.h"
 
 namespace {
 
@@ -36,5 +36,5 @@ PYBIND11_MODULE(_C, m) {
   m.attr("cuda_version") = py::none();
   m.attr("cuda_architectures") = py::list();
 #endif
-  m.def("simd_level", &roipool::simd_level, "The instruction set that the CPU kernels use on this machine.");
+  m.attr("cpu_capability") = roipool::cpu_capability().name;
 }

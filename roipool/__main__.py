@@ -18,7 +18,7 @@ def installed() -> dict[str, object]:
         "platform": platform.platform(),
         "built_with_torch": _C.built_with_torch,
         "compiler": _C.compiler,
-        "cpu_simd": _C.simd_level(),
+        "cpu_capability": _C.cpu_capability,
         "cpu_threads": torch.get_num_threads(),
         "cuda": _C.cuda_version,
         "cuda_architectures": _C.cuda_architectures,
@@ -35,7 +35,7 @@ def main() -> None:
         return
     labels = {
         "built_with_torch": "built with torch",
-        "cpu_simd": "CPU SIMD level",
+        "cpu_capability": "CPU capability",
         "cpu_threads": "CPU threads",
         "cuda": "CUDA kernels",
         "cuda_architectures": "CUDA architectures",

@@ -25,7 +25,7 @@ def test_json():
     assert facts["roipool"] == roipool.__version__
     assert facts["torch"] == torch.__version__
     assert facts["python"] == platform.python_version()
-    assert facts["cpu_simd"] == roipool._C.simd_level()
+    assert facts["cpu_capability"] == roipool._C.cpu_capability
     assert facts["cpu_threads"] >= 1
     assert facts["compiler"]
     assert (facts["cuda"] is None) == (facts["cuda_architectures"] == [])
@@ -34,7 +34,7 @@ def test_json():
 def test_text_says_the_same():
     facts = json.loads(run("--json"))
     text = run()
-    for key in ["roipool", "torch", "python", "compiler", "cpu_simd"]:
+    for key in ["roipool", "torch", "python", "compiler", "cpu_capability"]:
         assert str(facts[key]) in text
     if facts["cuda"] is None:
         assert "not built" in text

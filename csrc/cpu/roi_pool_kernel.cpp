@@ -1,17 +1,18 @@
 // The CPU kernels: forward, backward, gather.
 //
-// A pooled cell costs next to nothing, so everything here is about memory: channels lie side by side in the inner
-// loops (as they do in channels_last), each element of a result is written once, and what is read again and again
-// (a block of channels of one image) is small enough to stay in the cache of the core that reads it.
+// A pooled cell costs next to nothing, so everything here is about memory: channels lie side by side in the inner loops
+// (inner_loops.h), each element of a result is written once, and what is read again and again (a block of channels of
+// one image) is small enough to stay in the cache of the core that reads it.
 #include <algorithm>
-#include <array>
-#include <cstring>
+#include <cmath>
 #include <limits>
+#include <memory>
+#include <numeric>
 #include <tuple>
 #include <type_traits>
 #include <vector>
 
-#include "cpu/simd.h"
+#include "cpu/capability.h"
 #include "roi_geometry.h"
 #include "roi_pool.h"
 #include "roi_pool_op.h"
@@ -21,10 +22,6 @@ namespace {
 
 using torch::stable::parallel_for;
 
-// Channels that are pooled or scattered together: a few registers' worth, so that a block of a typical map (64 channels
-// of 50 x 84 cells in float32) is a megabyte.
-constexpr int64_t kBlock = 64;
-
 // Work, in elements, below which another thread costs more than it saves.
 constexpr int64_t kGrain = 16384;
 
@@ -32,40 +29,7 @@ int64_t grain_of(int64_t elements_per_task) {
   return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, elements_per_task));
 }
 
-int64_t num_blocks(int64_t channels) { return (channels + kBlock - 1) / kBlock; }
-
-// ---- The order of values: v replaces the best so far where precedes(best, v), as in max_pool2d.
-
-// Floats order themselves.
-template <typename scalar_t>
-inline scalar_t rank(scalar_t value) {
-  return value;
-}
-
-// Half-precision floats are ordered by an integer of the same width, which vectorises twice as wide as float and needs
-// no conversion: the magnitude, negated for negative numbers. Both zeros are 0; a NaN is above infinity.
-inline int16_t rank_of_bits(uint16_t bits, uint16_t infinity) {
-  const int16_t magnitude = static_cast<int16_t>(bits & 0x7fff);
-  const bool negative = (bits & 0x8000) != 0;
-  return (negative & (magnitude <= infinity)) ? static_cast<int16_t>(-magnitude) : magnitude;
-}
-
-inline int16_t rank(Half value) { return rank_of_bits(value.x, 0x7c00); }
-
-inline int16_t rank(BFloat16 value) { return rank_of_bits(value.x, 0x7f80); }
-
-inline bool is_nan(float value) { return value != value; }
-
-inline bool is_nan(double value) { return value != value; }
-
-inline bool is_nan(Half value) { return (value.x & 0x7fff) > 0x7c00; }
-
-inline bool is_nan(BFloat16 value) { return (value.x & 0x7fff) > 0x7f80; }
-
-template <typename scalar_t>
-inline bool precedes(scalar_t best, scalar_t value) {
-  return (rank(value) > rank(best)) | is_nan(value);  // not ||: no branch, so that loops over channels vectorise
-}
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // ---- Regions.
 
@@ -85,7 +49,28 @@ class Bins {
   const std::vector<Window>& rows() const { return rows_; }
   const std::vector<Window>& columns() const { return columns_; }
 
+  // The largest number that a cell of a bin has, counted from the bin's first cell along the rows of the map.
+  int64_t span() const { return (longest(rows_) - 1) * problem_.maps.width + longest(columns_) - 1; }
+
+  // The first cell of each bin, or -1 of an empty one.
+  void first_cells(int32_t* cells) const {
+    for (const Window row : rows_) {
+      for (const Window column : columns_) {
+        const bool empty = row.empty() || column.empty();
+        *cells++ = empty ? -1 : static_cast<int32_t>(row.lo * problem_.maps.width + column.lo);
+      }
+    }
+  }
+
  private:
+  static int64_t longest(const std::vector<Window>& windows) {
+    int64_t cells = 0;
+    for (const Window window : windows) {
+      cells = std::max<int64_t>(cells, window.hi - window.lo);
+    }
+    return cells;
+  }
+
   template <typename T>
   int64_t locate(const T* roi) {
     const FeatureMaps& maps = problem_.maps;
@@ -121,128 +106,49 @@ int64_t image_of_region(const RoIPoolProblem& problem, int64_t k) {
 class RegionsByImage {
  public:
   explicit RegionsByImage(const RoIPoolProblem& problem)
-      : first_(problem.maps.num_images + 1, 0), regions_(problem.num_rois) {
-    for (int64_t k = 0; k < problem.num_rois; ++k) {
+      : first_(problem.maps.num_images + 2, 0), regions_(problem.num_rois) {
+    const int64_t num_images = problem.maps.num_images;
+    const auto bucket_of = [&](int64_t k) {
       const int64_t image = image_of_region(problem, k);
-      if (image >= 0) {
-        ++first_[image + 1];
-      }
+      return image < 0 ? num_images : image;
+    };
+    for (int64_t k = 0; k < problem.num_rois; ++k) {
+      ++first_[bucket_of(k) + 1];
     }
-    for (size_t n = 1; n < first_.size(); ++n) {
-      first_[n] += first_[n - 1];
-    }
+    std::partial_sum(first_.begin(), first_.end(), first_.begin());
     std::vector<int64_t> next(first_.begin(), first_.end() - 1);
     for (int64_t k = 0; k < problem.num_rois; ++k) {
-      const int64_t image = image_of_region(problem, k);
-      if (image >= 0) {
-        regions_[next[image]++] = k;
-      }
+      regions_[next[bucket_of(k)]++] = k;
     }
   }
+
+  // All regions, image by image, those of no image last.
+  int64_t in_order(int64_t i) const { return regions_[i]; }
 
   const int64_t* begin(int64_t image) const { return regions_.data() + first_[image]; }
   const int64_t* end(int64_t image) const { return regions_.data() + first_[image + 1]; }
 
  private:
-  std::vector<int64_t> first_;
+  std::vector<int64_t> first_;  // of each image in regions_
   std::vector<int64_t> regions_;
 };
 
 // ---- Forward.
 
-// Copies a matrix [rows][columns] to [columns][rows], in tiles that fit the first-level cache both ways.
-template <typename scalar_t>
-ROIPOOL_SIMD void transpose(const scalar_t* from, int64_t from_stride, int64_t rows, int64_t columns, scalar_t* to,
-                            int64_t to_stride) {
-  constexpr int64_t kTile = 32;
-  for (int64_t row = 0; row < rows; row += kTile) {
-    const int64_t row_end = std::min(row + kTile, rows);
-    for (int64_t column = 0; column < columns; column += kTile) {
-      const int64_t column_end = std::min(column + kTile, columns);
-      for (int64_t j = column; j < column_end; ++j) {
-        for (int64_t i = row; i < row_end; ++i) {
-          to[j * to_stride + i] = from[i * from_stride + j];
-        }
-      }
-    }
-  }
-}
+// The inner loops of a dtype, and the lanes that stand for its bits there.
+inline const InnerLoops<Float32Lanes>& inner_loops_of(float) { return cpu_capability().loops->float32; }
 
-// Pools `channels` adjacent channels (at most kBlock) of one region.
-//
-//   cells   [H*W] rows of cell_stride elements, the channels at the start of each
-//   output  [PH*PW] rows of bin_stride elements, likewise; argmax too, and only where it is not null
-template <typename scalar_t>
-ROIPOOL_SIMD void pool_channels(const scalar_t* cells, int64_t cell_stride, int64_t channels, int64_t width,
-                                const std::vector<Window>& rows, const std::vector<Window>& columns, scalar_t* output,
-                                int32_t* argmax, int64_t bin_stride) {
-  std::array<scalar_t, kBlock> best;
-  std::array<int32_t, kBlock> best_cell;
-  for (const Window row : rows) {
-    for (const Window column : columns) {
-      if (row.empty() || column.empty()) {
-        std::fill_n(best.begin(), channels, scalar_t(0));
-        std::fill_n(best_cell.begin(), channels, -1);
-      } else {
-        const int64_t first = row.lo * width + column.lo;
-        std::copy_n(cells + first * cell_stride, channels, best.begin());
-        std::fill_n(best_cell.begin(), channels, static_cast<int32_t>(first));
-        for (int64_t y = row.lo; y < row.hi; ++y) {
-          for (int64_t cell = y * width + column.lo; cell < y * width + column.hi; ++cell) {
-            const scalar_t* values = cells + cell * cell_stride;
-            if (argmax != nullptr) {
-              for (int64_t c = 0; c < channels; ++c) {
-                const bool better = precedes(best[c], values[c]);
-                best[c] = better ? values[c] : best[c];
-                best_cell[c] = better ? static_cast<int32_t>(cell) : best_cell[c];
-              }
-            } else {
-              for (int64_t c = 0; c < channels; ++c) {
-                best[c] = precedes(best[c], values[c]) ? values[c] : best[c];
-              }
-            }
-          }
-        }
-      }
-      std::copy_n(best.begin(), channels, output);
-      output += bin_stride;
-      if (argmax != nullptr) {
-        std::copy_n(best_cell.begin(), channels, argmax);
-        argmax += bin_stride;
-      }
-    }
-  }
-}
+inline const InnerLoops<Float64Lanes>& inner_loops_of(double) { return cpu_capability().loops->float64; }
 
-// Pools one channel of one region from its contiguous plane: for few channels, or few regions.
-template <typename scalar_t>
-void pool_plane(const scalar_t* plane, int64_t width, const std::vector<Window>& rows,
-                const std::vector<Window>& columns, scalar_t* output, int32_t* argmax) {
-  for (const Window row : rows) {
-    for (const Window column : columns) {
-      int64_t best_cell = -1;
-      scalar_t best(0);
-      if (!row.empty() && !column.empty()) {
-        best_cell = row.lo * width + column.lo;
-        best = plane[best_cell];
-        for (int64_t y = row.lo; y < row.hi; ++y) {
-          for (int64_t cell = y * width + column.lo; cell < y * width + column.hi; ++cell) {
-            if (precedes(best, plane[cell])) {
-              best = plane[cell];
-              best_cell = cell;
-            }
-          }
-        }
-      }
-      *output++ = best;
-      if (argmax != nullptr) {
-        *argmax++ = static_cast<int32_t>(best_cell);
-      }
-    }
-  }
-}
+inline const InnerLoops<Float16Lanes>& inner_loops_of(Half) { return cpu_capability().loops->float16; }
 
-// The bins of a region that has none: 0 and -1.
+inline const InnerLoops<BFloat16Lanes>& inner_loops_of(BFloat16) { return cpu_capability().loops->bfloat16; }
+
+// Half-precision numbers are compared as floats.
+template <typename scalar_t>
+using compared_t = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
+
+// A region that has no bins: 0 and -1.
 template <typename scalar_t>
 void clear_region(const RoIPoolProblem& problem, int64_t k, scalar_t* output, int32_t* argmax) {
   std::fill_n(output + k * problem.region_stride, problem.region_stride, scalar_t(0));
@@ -251,94 +157,119 @@ void clear_region(const RoIPoolProblem& problem, int64_t k, scalar_t* output, in
   }
 }
 
-// channels_last: the maps already have the layout that pool_channels wants.
+// Pools one region cell by cell from the map as it lies in memory: the plain form of what the inner loops do, for what
+// is too little for them, or too large. argmax may be null.
 template <typename scalar_t>
-void forward_channels_last(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) {
+void pool_region(const RoIPoolProblem& problem, const Bins& bins, int64_t image, int64_t k, scalar_t* output,
+                 int32_t* argmax) {
   const FeatureMaps& maps = problem.maps;
-  const auto* input = static_cast<const scalar_t*>(maps.data);
-  parallel_for(0, problem.num_rois, grain_of(problem.region_stride), [&](int64_t begin, int64_t end) {
-    Bins bins(problem);
-    for (int64_t k = begin; k < end; ++k) {
-      const int64_t image = bins.locate(k);
-      if (image < 0) {
-        clear_region(problem, k, output, argmax);
-        continue;
-      }
-      for (int64_t c = 0; c < problem.channels; c += kBlock) {
-        const int64_t to = k * problem.region_stride + c;
-        pool_channels(input + image * maps.image_stride + c, maps.cell_stride, std::min(kBlock, problem.channels - c),
-                      maps.width, bins.rows(), bins.columns(), output + to, argmax == nullptr ? nullptr : argmax + to,
-                      problem.bin_stride);
-      }
-    }
-  });
-}
-
-// Contiguous, and enough work to pay for bringing a block of channels of an image into channels_last order first: the
-// block then stays in cache while all the image's regions are pooled from it.
-template <typename scalar_t>
-void forward_blocks(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) {
-  const FeatureMaps& maps = problem.maps;
-  const auto* input = static_cast<const scalar_t*>(maps.data);
-  const int64_t num_cells = maps.num_cells();
-  const int64_t num_bins = problem.num_bins();
-  const int64_t blocks = num_blocks(problem.channels);
-  const RegionsByImage regions(problem);
-
-  parallel_for(0, maps.num_images * blocks, 1, [&](int64_t begin, int64_t end) {
-    Bins bins(problem);
-    std::vector<scalar_t> cells(num_cells * kBlock);
-    std::vector<scalar_t> values(num_bins * kBlock);
-    std::vector<int32_t> indices(argmax == nullptr ? 0 : num_bins * kBlock);
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t image = task / blocks;
-      const int64_t channel = task % blocks * kBlock;
-      const int64_t channels = std::min(kBlock, problem.channels - channel);
-      if (regions.begin(image) == regions.end(image)) {
-        continue;
-      }
-      transpose(input + image * maps.image_stride + channel * num_cells, num_cells, channels, num_cells, cells.data(),
-                kBlock);
-      for (const int64_t* k = regions.begin(image); k != regions.end(image); ++k) {
-        if (bins.locate(*k) < 0) {
-          continue;
+  for (int64_t c = 0; c < problem.channels; ++c) {
+    const scalar_t* map = static_cast<const scalar_t*>(maps.data) + image * maps.image_stride + c * maps.channel_stride;
+    int64_t to = k * problem.region_stride + c * problem.channel_stride;
+    for (const Window row : bins.rows()) {
+      for (const Window column : bins.columns()) {
+        int64_t best_cell = -1;
+        compared_t<scalar_t> best = 0;
+        if (!row.empty() && !column.empty()) {
+          best_cell = row.lo * maps.width + column.lo;
+          best = map[best_cell * maps.cell_stride];
+          for (int64_t y = row.lo; y < row.hi; ++y) {
+            for (int64_t cell = y * maps.width + column.lo; cell < y * maps.width + column.hi; ++cell) {
+              const compared_t<scalar_t> value = map[cell * maps.cell_stride];
+              if (value > best || std::isnan(value)) {
+                best = value;
+                best_cell = cell;
+              }
+            }
+          }
         }
-        pool_channels(cells.data(), kBlock, channels, maps.width, bins.rows(), bins.columns(), values.data(),
-                      argmax == nullptr ? nullptr : indices.data(), kBlock);
-        const int64_t to = *k * problem.region_stride + channel * num_bins;
-        transpose(values.data(), kBlock, num_bins, channels, output + to, num_bins);
+        output[to] = best_cell < 0 ? scalar_t(0) : map[best_cell * maps.cell_stride];
         if (argmax != nullptr) {
-          transpose(indices.data(), kBlock, num_bins, channels, argmax + to, num_bins);
+          argmax[to] = static_cast<int32_t>(best_cell);
         }
+        to += problem.bin_stride;
       }
-    }
-  });
-
-  Bins bins(problem);
-  for (int64_t k = 0; k < problem.num_rois; ++k) {
-    if (bins.locate(k) < 0) {
-      clear_region(problem, k, output, argmax);
     }
   }
 }
 
-// Contiguous, plane by plane.
 template <typename scalar_t>
-void forward_planes(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) {
-  const FeatureMaps& maps = problem.maps;
-  const auto* input = static_cast<const scalar_t*>(maps.data);
+void forward_regions(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) {
   parallel_for(0, problem.num_rois, grain_of(problem.region_stride), [&](int64_t begin, int64_t end) {
     Bins bins(problem);
     for (int64_t k = begin; k < end; ++k) {
       const int64_t image = bins.locate(k);
       if (image < 0) {
         clear_region(problem, k, output, argmax);
+      } else {
+        pool_region(problem, bins, image, k, output, argmax);
+      }
+    }
+  });
+}
+
+// By blocks of channels, see inner_loops.h. All blocks are packed first, then each is pooled region by region: a block
+// stays in the cache of the core that works on it, and any number of cores find work.
+template <typename scalar_t>
+void forward_blocks(const RoIPoolProblem& problem, scalar_t* output_values, int32_t* argmax) {
+  const auto& loops = inner_loops_of(scalar_t());
+  using Loops = std::remove_cvref_t<decltype(loops)>;
+  using lane_t = typename Loops::lane_t;
+  using cell_t = typename Loops::cell_t;
+  constexpr int64_t kBlock = Loops::kBlockChannels;
+  static_assert(sizeof(lane_t) == sizeof(scalar_t));
+  const FeatureMaps& maps = problem.maps;
+  const auto* input = static_cast<const lane_t*>(maps.data);
+  auto* output = reinterpret_cast<lane_t*>(output_values);
+  const int64_t num_bins = problem.num_bins();
+  const int64_t block_size = maps.num_cells() * kBlock;
+  const int64_t num_blocks = divide_up(problem.channels, kBlock);
+  const RegionsByImage regions(problem);
+
+  const std::unique_ptr<lane_t[]> packed(new lane_t[maps.num_images * num_blocks * block_size]);
+  std::vector<uint8_t> plain(maps.num_images * num_blocks);
+  parallel_for(0, maps.num_images * num_blocks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t image = task / num_blocks;
+      const int64_t channel = task % num_blocks * kBlock;
+      if (regions.begin(image) != regions.end(image)) {
+        const Planes planes = {std::min(kBlock, problem.channels - channel), maps.num_cells(), maps.channel_stride,
+                               maps.cell_stride};
+        plain[task] = loops.pack(input + image * maps.image_stride + channel * maps.channel_stride, planes,
+                                 packed.get() + task * block_size);
+      }
+    }
+  });
+
+  const int64_t num_tasks = num_blocks * problem.num_rois;  // block by block, and in it, image by image
+  parallel_for(0, num_tasks, grain_of(num_bins * kBlock), [&](int64_t begin, int64_t end) {
+    Bins bins(problem);
+    std::unique_ptr<lane_t[]> values(new lane_t[num_bins * kBlock]);
+    std::unique_ptr<cell_t[]> cells(argmax == nullptr ? nullptr : new cell_t[num_bins * kBlock]);
+    std::vector<int32_t> first_cells(num_bins + kBlockBytes);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t k = regions.in_order(task % problem.num_rois);
+      const int64_t block = task / problem.num_rois;
+      const int64_t image = bins.locate(k);
+      if (image < 0 || bins.span() > std::numeric_limits<cell_t>::max()) {
+        if (block == 0 && image < 0) {
+          clear_region(problem, k, output_values, argmax);
+        } else if (block == 0) {
+          pool_region(problem, bins, image, k, output_values, argmax);
+        }
         continue;
       }
-      for (int64_t c = 0; c < problem.channels; ++c) {
-        const int64_t to = k * problem.region_stride + c * problem.channel_stride;
-        pool_plane(input + image * maps.image_stride + c * maps.channel_stride, maps.width, bins.rows(), bins.columns(),
-                   output + to, argmax == nullptr ? nullptr : argmax + to);
+      const int64_t channel = block * kBlock;
+      const int64_t to = k * problem.region_stride + channel * problem.channel_stride;
+      const Planes planes = {std::min(kBlock, problem.channels - channel), num_bins, problem.channel_stride,
+                             problem.bin_stride};
+      const int64_t source = image * num_blocks + block;
+      loops.pool(packed.get() + source * block_size, plain[source], planes.channels, maps.width, bins.rows().data(),
+                 problem.pooled_height, bins.columns().data(), problem.pooled_width, values.get(), cells.get());
+      loops.unpack_values(values.get(), planes, output + to);
+      if (argmax != nullptr) {
+        bins.first_cells(first_cells.data());
+        loops.unpack_cells(cells.get(), first_cells.data(), planes, argmax + to);
       }
     }
   });
@@ -347,12 +278,10 @@ void forward_planes(const RoIPoolProblem& problem, scalar_t* output, int32_t* ar
 // output, argmax: [K, C, PH, PW]; argmax may be null
 template <typename scalar_t>
 void forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) {
-  if (problem.channels_last) {
-    forward_channels_last(problem, output, argmax);
-  } else if (problem.channels >= kBlock / 4 && problem.num_rois >= 4 * problem.maps.num_images) {
+  if (problem.channels >= 16 && problem.num_rois >= 4 * problem.maps.num_images) {
     forward_blocks(problem, output, argmax);
   } else {
-    forward_planes(problem, output, argmax);
+    forward_regions(problem, output, argmax);
   }
 }
 
@@ -393,7 +322,7 @@ void backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const 
   auto* grad_input = static_cast<scalar_t*>(maps.data);
   const int64_t num_cells = maps.num_cells();
   // Adjacent channels share their lines of memory in channels_last, and nothing in contiguous planes.
-  const int64_t block = problem.channels_last ? kBlock : 1;
+  const int64_t block = problem.channels_last ? 64 : 1;
   const int64_t blocks = (problem.channels + block - 1) / block;
   const RegionsByImage regions(problem);
 

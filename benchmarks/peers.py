@@ -1,0 +1,115 @@
+"""The contenders: roipool, and what of its peers is installed. A peer that cannot do a job says so by Unable."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from workloads import Part
+
+import roipool
+
+Pool = Callable[[Part, tuple[int, int]], Tensor]
+
+
+class Unable(Exception):
+    """This peer has no such thing: a dtype, a derivative."""
+
+
+def pool_roipool(part: Part, output_size: tuple[int, int]) -> Tensor:
+    return roipool.roi_pool(part.input, part.rois, output_size, part.spatial_scale)
+
+
+def make_torchvision() -> Pool:
+    from torchvision.ops import roi_pool
+
+    def pool(part: Part, output_size: tuple[int, int]) -> Tensor:
+        if part.input.dtype == torch.bfloat16:
+            raise Unable
+        # it wants the boxes in the dtype of the features
+        return roi_pool(part.input, part.rois.to(part.input.dtype), output_size, part.spatial_scale)
+
+    return pool
+
+
+def pool_adaptive(part: Part, output_size: tuple[int, int]) -> Tensor:
+    """What people write by hand: crop, then torch.nn.functional.adaptive_max_pool2d."""
+    corners = (part.rois[:, 1:] * part.spatial_scale + 0.5).floor().int().tolist()  # no corner is negative here
+    images = part.rois[:, 0].int().tolist()
+    return torch.stack(
+        [
+            F.adaptive_max_pool2d(part.input[n, :, top : bottom + 1, left : right + 1], output_size)
+            for n, (left, top, right, bottom) in zip(images, corners, strict=True)
+        ]
+    )
+
+
+def _float32_inference_only(part: Part) -> None:
+    if part.input.dtype != torch.float32 or not part.input.is_contiguous() or part.input.requires_grad:
+        raise Unable
+
+
+def make_openvino() -> Pool:
+    import openvino
+    from openvino import opset2
+
+    compiled: dict[int, object] = {}
+
+    def pool(part: Part, output_size: tuple[int, int]) -> Tensor:
+        _float32_inference_only(part)
+        if id(part) not in compiled:
+            input, rois = (opset2.parameter(list(t.shape), np.float32) for t in [part.input, part.rois])
+            node = opset2.roi_pooling(input, rois, list(output_size), part.spatial_scale, "max")
+            model = openvino.Model([node], [input, rois], "roi_pooling")
+            config = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
+            compiled[id(part)] = openvino.compile_model(model, "CPU", config).create_infer_request()
+        request = compiled[id(part)]
+        result = request.infer([part.input.numpy(), part.rois.numpy()], share_inputs=True, share_outputs=True)
+        return torch.from_numpy(result[0])
+
+    return pool
+
+
+def make_onnxruntime() -> Pool:
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    sessions: dict[int, onnxruntime.InferenceSession] = {}
+
+    def pool(part: Part, output_size: tuple[int, int]) -> Tensor:
+        _float32_inference_only(part)
+        if id(part) not in sessions:
+            names = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ["x", "rois", "y"]]
+            node = helper.make_node(
+                "MaxRoiPool", ["x", "rois"], ["y"], pooled_shape=output_size, spatial_scale=part.spatial_scale
+            )
+            graph = helper.make_graph([node], "max_roi_pool", names[:2], names[2:])
+            model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = torch.get_num_threads()
+            sessions[id(part)] = onnxruntime.InferenceSession(model.SerializeToString(), options)
+        return torch.from_numpy(sessions[id(part)].run(None, {"x": part.input.numpy(), "rois": part.rois.numpy()})[0])
+
+    return pool
+
+
+PEERS: dict[str, Callable[[], Pool]] = {
+    "roipool": lambda: pool_roipool,
+    "torchvision": make_torchvision,
+    "openvino": make_openvino,
+    "onnxruntime": make_onnxruntime,
+    "adaptive_max_pool2d": lambda: pool_adaptive,
+}
+
+
+def available(names: list[str] | None) -> dict[str, Pool]:
+    """Those of the named contenders (all, if None) that can be imported here; roipool always, and first."""
+    pools: dict[str, Pool] = {}
+    for name, make in PEERS.items():
+        if name == "roipool" or names is None or name in names:
+            try:
+                pools[name] = make()
+            except ImportError as error:
+                print(f"{name} is left out: {error}")
+    return pools

@@ -1,0 +1,87 @@
+// The loops in which the forward spends its time, compiled once for each instruction set (inner_loops_*.cpp); which of
+// them run is decided when the library is loaded. Plain data in and out: no torch, and nothing of the C++ library,
+// whose inline functions would be compiled for one instruction set and linked for all.
+//
+// Channels are pooled in blocks. A block of an image is packed so that the channels of a cell lie side by side, then
+// pooled region by region into a tile, which is unpacked into the output:
+//
+//   map     [C][H*W] or [H*W][C]       --pack-->     block   [H*W][kBlockChannels]
+//   block   and windows of a region    --pool-->     tile    [PH*PW][kBlockChannels], values and cells
+//   tile                               --unpack-->   output  [C][PH*PW] or [PH*PW][C], argmax likewise
+#pragma once
+
+#include <cstdint>
+
+#include "roi_geometry.h"
+
+namespace roipool {
+
+// The bytes of one cell in a block: four lines of cache, and four of the widest registers.
+constexpr int64_t kBlockBytes = 256;
+
+// How a dtype is packed. A lane holds a value. While a bin is pooled, its cells are numbered from its first one, in a
+// type as wide as a lane.
+struct Float32Lanes {
+  using lane_t = float;
+  using cell_t = int32_t;
+};
+
+struct Float64Lanes {
+  using lane_t = double;
+  using cell_t = int64_t;
+};
+
+// Half-precision numbers are packed as integers in the same order: no conversions, and a vector holds twice as many.
+struct Float16Lanes {
+  using lane_t = int16_t;
+  using cell_t = uint16_t;
+  static constexpr int16_t kInfinity = 0x7c00;
+};
+
+struct BFloat16Lanes {
+  using lane_t = int16_t;
+  using cell_t = uint16_t;
+  static constexpr int16_t kInfinity = 0x7f80;
+};
+
+// A matrix of channels and positions (the cells of a map, or the bins of an output), in either memory format.
+struct Planes {
+  int64_t channels;
+  int64_t positions;
+  int64_t channel_stride;   // in elements; of the two strides,
+  int64_t position_stride;  // one is 1
+};
+
+template <typename Kind>
+struct InnerLoops {
+  using lane_t = typename Kind::lane_t;
+  using cell_t = typename Kind::cell_t;
+
+  static constexpr int64_t kBlockChannels = kBlockBytes / sizeof(lane_t);
+
+  // Packs at most kBlockChannels channels, and fills the block up. Returns whether they are plain: whether nothing
+  // among them (a NaN; for half precision, a negative zero too) asks for more than comparing lanes.
+  bool (*pack)(const lane_t* map, const Planes& planes, lane_t* block);
+
+  // Pools the bins of one region. cells may be null; in an empty bin, values and cells are 0.
+  void (*pool)(const lane_t* block, bool plain, int64_t channels, int64_t width, const Window* rows, int64_t num_rows,
+               const Window* columns, int64_t num_columns, lane_t* values, cell_t* cells);
+
+  void (*unpack_values)(const lane_t* values, const Planes& planes, lane_t* output);
+
+  // argmax = cells + first_cells of their bin, of which kBlockBytes more than there are bins must be readable.
+  void (*unpack_cells)(const cell_t* cells, const int32_t* first_cells, const Planes& planes, int32_t* argmax);
+};
+
+struct InnerLoopsOfLevel {
+  InnerLoops<Float32Lanes> float32;
+  InnerLoops<Float64Lanes> float64;
+  InnerLoops<Float16Lanes> float16;
+  InnerLoops<BFloat16Lanes> bfloat16;
+};
+
+extern const InnerLoopsOfLevel kInnerLoopsDefault;
+extern const InnerLoopsOfLevel kInnerLoopsAvx2;    // x86-64 only
+extern const InnerLoopsOfLevel kInnerLoopsAvx512;  // x86-64 only
+
+}  // namespace roipool

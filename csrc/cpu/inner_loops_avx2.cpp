@@ -1,0 +1,17 @@
+#if defined(__x86_64__)
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,bmi,bmi2"))), apply_to = function)
+#else
+#pragma GCC target("avx2,bmi,bmi2")
+#endif
+
+#define ROIPOOL_VECTOR_BYTES 32
+#define ROIPOOL_LEVEL kInnerLoopsAvx2
+#include "cpu/inner_loops_impl.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+
+#endif

@@ -1,0 +1,344 @@
+// The definitions behind inner_loops.h for one instruction set. Included by inner_loops_*.cpp, each of which first
+// tells the compiler the instruction set and defines
+//
+//   ROIPOOL_VECTOR_BYTES   the width of a register
+//   ROIPOOL_LEVEL          the table to define
+//
+// Vectors are the extension that GCC and Clang share, so the same lines serve every processor.
+
+#include <cstddef>
+#include <utility>
+
+#include "cpu/inner_loops.h"
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors passed by value: only to functions that are inlined
+#endif
+
+#define ROIPOOL_INLINE inline __attribute__((always_inline))
+#define ROIPOOL_UNROLL _Pragma("GCC unroll 32")  // Clang knows it too. It keeps arrays of vectors in registers.
+
+namespace roipool {
+namespace {
+
+constexpr int64_t kVectorBytes = ROIPOOL_VECTOR_BYTES;
+
+template <typename T, int64_t kCount>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(kCount * sizeof(T))));
+};
+
+template <typename T, int64_t kCount>
+using Vector = typename VectorOf<T, kCount>::type;
+
+// The lanes of a register.
+template <typename T>
+constexpr int64_t kLanes = kVectorBytes / static_cast<int64_t>(sizeof(T));
+
+template <typename V, typename T>
+ROIPOOL_INLINE V load(const T* from) {
+  V vector;
+  __builtin_memcpy(&vector, from, sizeof vector);
+  return vector;
+}
+
+template <typename V, typename T>
+ROIPOOL_INLINE void store(V vector, T* to) {
+  __builtin_memcpy(to, &vector, sizeof vector);
+}
+
+// ---- Order.
+
+// The bits of a half-precision number <-> an integer in the same order: a sign and a magnitude <-> two's complement.
+// Its own inverse. -0.0 becomes -1, next below 0.0; NaNs lie beyond the infinities.
+template <typename V>
+ROIPOOL_INLINE V order_of_bits(V bits) {
+  return bits ^ ((bits >> 15) & 0x7fff);
+}
+
+// What is in memory <-> what is compared.
+template <typename Kind, typename V>
+ROIPOOL_INLINE V swap_order(V lanes) {
+  if constexpr (sizeof(typename Kind::lane_t) == 2) {
+    return order_of_bits(lanes);
+  } else {
+    return lanes;
+  }
+}
+
+template <typename Kind, typename V>
+ROIPOOL_INLINE auto is_nan(V lanes) {
+  if constexpr (sizeof(typename Kind::lane_t) == 2) {
+    constexpr int16_t kMinusInfinity = ~Kind::kInfinity;
+    return (lanes > Kind::kInfinity) | (lanes < kMinusInfinity);
+  } else {
+    return lanes != lanes;
+  }
+}
+
+// The lanes that comparing alone does not settle, see InnerLoops::pack.
+template <typename Kind, typename V>
+ROIPOOL_INLINE auto is_special(V lanes) {
+  if constexpr (sizeof(typename Kind::lane_t) == 2) {
+    return is_nan<Kind>(lanes) | (lanes == -1);
+  } else {
+    return lanes != lanes;
+  }
+}
+
+// Whether a value replaces the best so far: it is greater, or NaN.
+template <typename Kind, bool kPlain, typename V>
+ROIPOOL_INLINE auto replaces(V value, V best) {
+  if constexpr (kPlain) {
+    return value > best;
+  } else if constexpr (sizeof(typename Kind::lane_t) == 2) {
+    // The zeros rank equal, and a best that is NaN above all.
+    const V rank = value - (value == -1);
+    const V best_rank = is_nan<Kind>(best) ? (best & 0) + 0x7fff : best - (best == -1);
+    return (rank > best_rank) | is_nan<Kind>(value);
+  } else {
+    return (value > best) | (value != value);
+  }
+}
+
+// ---- Transposition of N x N lanes, N those of a register, in log2(N) rounds that zip vector i with vector i + N/2.
+
+template <bool kUpperHalf, typename V, size_t... kLane>
+ROIPOOL_INLINE V zip(V a, V b, std::index_sequence<kLane...>) {
+  constexpr size_t n = sizeof...(kLane);
+  return __builtin_shufflevector(a, b, ((kUpperHalf ? n / 2 : 0) + kLane / 2 + (kLane % 2) * n)...);
+}
+
+template <int64_t kCount, typename V>
+ROIPOOL_INLINE void transpose(V (&rows)[kCount]) {
+  constexpr auto kAllLanes = std::make_index_sequence<kCount>{};
+  V zipped[kCount];
+  ROIPOOL_UNROLL
+  for (int64_t round = 1; round < kCount; round *= 2) {
+    ROIPOOL_UNROLL
+    for (int64_t i = 0; i < kCount / 2; ++i) {
+      zipped[2 * i] = zip<false>(rows[i], rows[i + kCount / 2], kAllLanes);
+      zipped[2 * i + 1] = zip<true>(rows[i], rows[i + kCount / 2], kAllLanes);
+    }
+    ROIPOOL_UNROLL
+    for (int64_t i = 0; i < kCount; ++i) {
+      rows[i] = zipped[i];
+    }
+  }
+}
+
+// ---- Pack.
+
+template <typename Kind>
+bool pack(const typename Kind::lane_t* map, const Planes& planes, typename Kind::lane_t* block) {
+  using lane_t = typename Kind::lane_t;
+  constexpr int64_t kCount = kLanes<lane_t>;
+  constexpr int64_t kBlock = InnerLoops<Kind>::kBlockChannels;
+  using V = Vector<lane_t, kCount>;
+  decltype(is_special<Kind>(V{})) special{};
+
+  if (planes.channel_stride == 1) {
+    for (int64_t cell = 0; cell < planes.positions; ++cell) {
+      const lane_t* from = map + cell * planes.position_stride;
+      lane_t padded[kBlock];
+      if (planes.channels < kBlock) {
+        __builtin_memset(padded, 0, sizeof padded);
+        __builtin_memcpy(padded, from, planes.channels * sizeof(lane_t));
+        from = padded;
+      }
+      for (int64_t c = 0; c < kBlock; c += kCount) {
+        const V lanes = swap_order<Kind>(load<V>(from + c));
+        special |= is_special<Kind>(lanes);
+        store(lanes, block + cell * kBlock + c);
+      }
+    }
+  } else {
+    for (int64_t c = 0; c < kBlock; c += kCount) {
+      for (int64_t cell = 0; cell < planes.positions; cell += kCount) {
+        // The last square overlaps the one before it; on a map of fewer cells than lanes it is filled cell by cell.
+        const int64_t first = planes.positions < kCount          ? 0
+                              : cell + kCount > planes.positions ? planes.positions - kCount
+                                                                 : cell;
+        V rows[kCount];
+        ROIPOOL_UNROLL
+        for (int64_t i = 0; i < kCount; ++i) {
+          const int64_t channel = c + i < planes.channels ? c + i : planes.channels - 1;  // the last fills the block up
+          const lane_t* from = map + channel * planes.channel_stride + first;
+          if (planes.positions >= kCount) {
+            rows[i] = load<V>(from);
+          } else {
+            rows[i] = V{};
+            __builtin_memcpy(&rows[i], from, planes.positions * sizeof(lane_t));
+          }
+          rows[i] = swap_order<Kind>(rows[i]);
+          special |= is_special<Kind>(rows[i]);
+        }
+        transpose(rows);
+        ROIPOOL_UNROLL
+        for (int64_t i = 0; i < kCount; ++i) {
+          if (i < planes.positions) {
+            store(rows[i], block + (first + i) * kBlock + c);
+          }
+        }
+      }
+    }
+  }
+  bool plain = true;
+  for (int64_t i = 0; i < kCount; ++i) {
+    plain &= special[i] == 0;
+  }
+  return plain;
+}
+
+// ---- Pool.
+
+// kStrip adjacent vectors of a block at a time: their best values, and cells, stay in registers over a whole bin.
+constexpr int64_t kStrip = 4;
+
+template <typename Kind, bool kPlain, bool kCells>
+void pool_strip(const typename Kind::lane_t* block, int64_t width, const Window* rows, int64_t num_rows,
+                const Window* columns, int64_t num_columns, typename Kind::lane_t* values,
+                typename Kind::cell_t* cells) {
+  using lane_t = typename Kind::lane_t;
+  using cell_t = typename Kind::cell_t;
+  constexpr int64_t kCount = kLanes<lane_t>;
+  constexpr int64_t kBlock = InnerLoops<Kind>::kBlockChannels;
+  using V = Vector<lane_t, kCount>;
+  using C = Vector<cell_t, kCount>;
+
+  for (int64_t p = 0; p < num_rows; ++p) {
+    for (int64_t q = 0; q < num_columns; ++q) {
+      V best[kStrip] = {};
+      C best_cell[kStrip] = {};
+      if (!rows[p].empty() && !columns[q].empty()) {
+        const lane_t* first = block + (rows[p].lo * width + columns[q].lo) * kBlock;
+        ROIPOOL_UNROLL
+        for (int64_t v = 0; v < kStrip; ++v) {
+          best[v] = load<V>(first + v * kCount);
+        }
+        const int64_t pool_height = rows[p].hi - rows[p].lo;
+        const int64_t pool_width = columns[q].hi - columns[q].lo;
+        for (int64_t y = 0; y < pool_height; ++y) {
+          for (int64_t cell = y * width; cell < y * width + pool_width; ++cell) {
+            ROIPOOL_UNROLL
+            for (int64_t v = 0; v < kStrip; ++v) {
+              const V value = load<V>(first + cell * kBlock + v * kCount);
+              const auto better = replaces<Kind, kPlain>(value, best[v]);
+              best[v] = better ? value : best[v];
+              if constexpr (kCells) {
+                best_cell[v] = better ? C{} + static_cast<cell_t>(cell) : best_cell[v];
+              }
+            }
+          }
+        }
+      }
+      const int64_t bin = p * num_columns + q;
+      ROIPOOL_UNROLL
+      for (int64_t v = 0; v < kStrip; ++v) {
+        store(best[v], values + bin * kBlock + v * kCount);
+        if constexpr (kCells) {
+          store(best_cell[v], cells + bin * kBlock + v * kCount);
+        }
+      }
+    }
+  }
+}
+
+template <typename Kind>
+void pool(const typename Kind::lane_t* block, bool plain, int64_t channels, int64_t width, const Window* rows,
+          int64_t num_rows, const Window* columns, int64_t num_columns, typename Kind::lane_t* values,
+          typename Kind::cell_t* cells) {
+  const auto strip = plain ? (cells == nullptr ? pool_strip<Kind, true, false> : pool_strip<Kind, true, true>)
+                           : (cells == nullptr ? pool_strip<Kind, false, false> : pool_strip<Kind, false, true>);
+  for (int64_t c = 0; c < channels; c += kStrip * kLanes<typename Kind::lane_t>) {
+    strip(block + c, width, rows, num_rows, columns, num_columns, values + c, cells == nullptr ? nullptr : cells + c);
+  }
+}
+
+// ---- Unpack.
+
+// Copies the channels of a tile to an output, each vector of lanes by way of convert(lanes, bin), which makes a vector
+// of as many out_t. bin is that of all lanes where the output is channels_last, else that of the first lane, the others
+// having those that follow.
+template <bool kChannelsLast, typename lane_t, typename out_t, typename Convert>
+ROIPOOL_INLINE void unpack_tile(const lane_t* tile, const Planes& planes, out_t* output, const Convert& convert) {
+  constexpr int64_t kCount = kLanes<lane_t>;
+  constexpr int64_t kBlock = kBlockBytes / sizeof(lane_t);
+  using V = Vector<lane_t, kCount>;
+  if constexpr (kChannelsLast) {
+    for (int64_t bin = 0; bin < planes.positions; ++bin) {
+      for (int64_t c = 0; c < planes.channels; c += kCount) {
+        const auto converted = convert(load<V>(tile + bin * kBlock + c), bin);
+        out_t* to = output + bin * planes.position_stride + c;
+        if (c + kCount <= planes.channels) {
+          __builtin_memcpy(to, &converted, sizeof converted);
+        } else {
+          __builtin_memcpy(to, &converted, (planes.channels - c) * sizeof(out_t));
+        }
+      }
+    }
+  } else {
+    for (int64_t c = 0; c < planes.channels; c += kCount) {
+      for (int64_t bin = 0; bin < planes.positions; bin += kCount) {
+        // The last square overlaps the one before it; of an output of fewer bins than lanes, only the bins are written.
+        const bool whole = planes.positions >= kCount;
+        const int64_t first = !whole ? 0 : bin + kCount > planes.positions ? planes.positions - kCount : bin;
+        V rows[kCount];
+        ROIPOOL_UNROLL
+        for (int64_t i = 0; i < kCount; ++i) {
+          const int64_t row = first + i < planes.positions ? first + i : planes.positions - 1;
+          rows[i] = load<V>(tile + row * kBlock + c);
+        }
+        transpose(rows);
+        ROIPOOL_UNROLL
+        for (int64_t i = 0; i < kCount; ++i) {
+          if (c + i < planes.channels) {
+            const auto converted = convert(rows[i], first);
+            out_t* to = output + (c + i) * planes.channel_stride + first;
+            if (whole) {
+              __builtin_memcpy(to, &converted, sizeof converted);
+            } else {
+              __builtin_memcpy(to, &converted, planes.positions * sizeof(out_t));
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+template <typename Kind>
+void unpack_values(const typename Kind::lane_t* tile, const Planes& planes, typename Kind::lane_t* output) {
+  const auto convert = [](auto lanes, int64_t) { return swap_order<Kind>(lanes); };
+  if (planes.channel_stride == 1) {
+    unpack_tile<true>(tile, planes, output, convert);
+  } else {
+    unpack_tile<false>(tile, planes, output, convert);
+  }
+}
+
+// first_cells  [PH*PW], and as many more as a register has lanes: the cell that each bin counts from
+template <typename Kind>
+void unpack_cells(const typename Kind::cell_t* tile, const int32_t* first_cells, const Planes& planes,
+                  int32_t* argmax) {
+  using I = Vector<int32_t, kLanes<typename Kind::cell_t>>;
+  if (planes.channel_stride == 1) {
+    unpack_tile<true>(tile, planes, argmax, [first_cells](auto cells, int64_t bin) __attribute__((always_inline)) {
+      return __builtin_convertvector(cells, I) + first_cells[bin];
+    });
+  } else {
+    unpack_tile<false>(tile, planes, argmax, [first_cells](auto cells, int64_t bin) __attribute__((always_inline)) {
+      return __builtin_convertvector(cells, I) + load<I>(first_cells + bin);
+    });
+  }
+}
+
+template <typename Kind>
+constexpr InnerLoops<Kind> kInnerLoopsOfKind = {pack<Kind>, pool<Kind>, unpack_values<Kind>, unpack_cells<Kind>};
+
+}  // namespace
+
+const InnerLoopsOfLevel ROIPOOL_LEVEL = {kInnerLoopsOfKind<Float32Lanes>, kInnerLoopsOfKind<Float64Lanes>,
+                                         kInnerLoopsOfKind<Float16Lanes>, kInnerLoopsOfKind<BFloat16Lanes>};
+
+}  // namespace roipool
