@@ -5,8 +5,9 @@
 // one image) is small enough to stay in the cache of the core that reads it.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
-#include <memory>
+#include <new>
 #include <numeric>
 #include <tuple>
 #include <type_traits>
@@ -28,6 +29,22 @@ constexpr int64_t kGrain = 16384;
 int64_t grain_of(int64_t elements_per_task) {
   return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, elements_per_task));
 }
+
+// Scratch memory: not initialised, aligned to lines of cache, so that no load of a vector spans two of them.
+template <typename T>
+class Scratch {
+ public:
+  explicit Scratch(int64_t size) : data_(static_cast<T*>(::operator new(size * sizeof(T), kAlignment))) {}
+  ~Scratch() { ::operator delete(data_, kAlignment); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  T* get() const { return data_; }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+  T* data_;
+};
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -102,34 +119,35 @@ int64_t image_of_region(const RoIPoolProblem& problem, int64_t k) {
                                  : image_of(static_cast<const float*>(problem.rois) + 5 * k, num_images);
 }
 
-// The regions of each image, in ascending order.
+// The regions first .. last-1 of each image, in ascending order.
 class RegionsByImage {
  public:
-  explicit RegionsByImage(const RoIPoolProblem& problem)
-      : first_(problem.maps.num_images + 2, 0), regions_(problem.num_rois) {
+  RegionsByImage(const RoIPoolProblem& problem, int64_t first, int64_t last)
+      : starts_(problem.maps.num_images + 2, 0), regions_(last - first) {
     const int64_t num_images = problem.maps.num_images;
-    const auto bucket_of = [&](int64_t k) {
+    const auto bucket_of = [&](int64_t k) {  // those of no image come last
       const int64_t image = image_of_region(problem, k);
       return image < 0 ? num_images : image;
     };
-    for (int64_t k = 0; k < problem.num_rois; ++k) {
-      ++first_[bucket_of(k) + 1];
+    for (int64_t k = first; k < last; ++k) {
+      ++starts_[bucket_of(k) + 1];
     }
-    std::partial_sum(first_.begin(), first_.end(), first_.begin());
-    std::vector<int64_t> next(first_.begin(), first_.end() - 1);
-    for (int64_t k = 0; k < problem.num_rois; ++k) {
+    std::partial_sum(starts_.begin(), starts_.end(), starts_.begin());
+    std::vector<int64_t> next(starts_.begin(), starts_.end() - 1);
+    for (int64_t k = first; k < last; ++k) {
       regions_[next[bucket_of(k)]++] = k;
     }
   }
 
-  // All regions, image by image, those of no image last.
-  int64_t in_order(int64_t i) const { return regions_[i]; }
+  const int64_t* begin(int64_t image) const { return regions_.data() + starts_[image]; }
+  const int64_t* end(int64_t image) const { return regions_.data() + starts_[image + 1]; }
 
-  const int64_t* begin(int64_t image) const { return regions_.data() + first_[image]; }
-  const int64_t* end(int64_t image) const { return regions_.data() + first_[image + 1]; }
+  // The regions of no image.
+  const int64_t* begin_of_none() const { return begin(static_cast<int64_t>(starts_.size()) - 2); }
+  const int64_t* end_of_none() const { return regions_.data() + regions_.size(); }
 
  private:
-  std::vector<int64_t> first_;  // of each image in regions_
+  std::vector<int64_t> starts_;
   std::vector<int64_t> regions_;
 };
 
@@ -208,78 +226,155 @@ void forward_regions(const RoIPoolProblem& problem, scalar_t* output, int32_t* a
   });
 }
 
-// By blocks of channels, see inner_loops.h. All blocks are packed first, then each is pooled region by region: a block
-// stays in the cache of the core that works on it, and any number of cores find work.
+// The channels of a region lie side by side in a contiguous output, but a tile is unpacked in short rows here and there
+// among them. While that is little enough for the first-level cache, it is put together there and leaves in one piece.
+class Staging {
+ public:
+  template <typename T, typename Unpack>
+  void write(const Planes& planes, T* output, const Unpack& unpack) {
+    const int64_t size = planes.channels * planes.positions;
+    const bool in_one_piece = planes.position_stride == 1 && size * sizeof(T) <= sizeof buffer_;
+    T* target = in_one_piece ? reinterpret_cast<T*>(buffer_) : output;
+    unpack(target);
+    if (in_one_piece) {
+      std::memcpy(output, target, size * sizeof(T));
+    }
+  }
+
+ private:
+  alignas(64) char buffer_[16384];
+};
+
+// By blocks of channels, see inner_loops.h.
 template <typename scalar_t>
-void forward_blocks(const RoIPoolProblem& problem, scalar_t* output_values, int32_t* argmax) {
-  const auto& loops = inner_loops_of(scalar_t());
-  using Loops = std::remove_cvref_t<decltype(loops)>;
+class BlockForward {
+ public:
+  BlockForward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax)
+      : problem_(problem),
+        output_(output),
+        argmax_(argmax),
+        num_blocks_(divide_up(problem.channels, kBlock)),
+        block_size_(problem.maps.num_cells() * kBlock),
+        packed_(problem.maps.num_images * num_blocks_ * block_size_),
+        plain_(problem.maps.num_images * num_blocks_) {}
+
+  void run() {
+    pack();
+    // A thread takes a run of adjacent regions, so that no two write to one page of memory, and of these, all that lie
+    // in one image for one block after the other, so that the block stays in its cache. Where there are too few regions
+    // for all threads, each run is split by blocks, too.
+    const int64_t num_rois = problem_.num_rois;
+    const int64_t splits = num_rois >= 4 * torch::stable::get_num_threads() ? 1 : num_blocks_;
+    const int64_t grain = grain_of(problem_.region_stride / splits);
+    parallel_for(0, num_rois * splits, grain, [&](int64_t begin, int64_t end) {
+      Worker worker(problem_);
+      for (int64_t split = begin / num_rois; split * num_rois < end; ++split) {
+        const int64_t first = std::max(begin - split * num_rois, int64_t{0});
+        const int64_t last = std::min(end - split * num_rois, num_rois);
+        pool_run(worker, RegionsByImage(problem_, first, last), split * num_blocks_ / splits,
+                 (split + 1) * num_blocks_ / splits);
+      }
+    });
+  }
+
+ private:
+  using Loops = std::remove_cvref_t<decltype(inner_loops_of(scalar_t()))>;
   using lane_t = typename Loops::lane_t;
   using cell_t = typename Loops::cell_t;
-  constexpr int64_t kBlock = Loops::kBlockChannels;
   static_assert(sizeof(lane_t) == sizeof(scalar_t));
-  const FeatureMaps& maps = problem.maps;
-  const auto* input = static_cast<const lane_t*>(maps.data);
-  auto* output = reinterpret_cast<lane_t*>(output_values);
-  const int64_t num_bins = problem.num_bins();
-  const int64_t block_size = maps.num_cells() * kBlock;
-  const int64_t num_blocks = divide_up(problem.channels, kBlock);
-  const RegionsByImage regions(problem);
+  static constexpr int64_t kBlock = Loops::kBlockChannels;
 
-  const std::unique_ptr<lane_t[]> packed(new lane_t[maps.num_images * num_blocks * block_size]);
-  std::vector<uint8_t> plain(maps.num_images * num_blocks);
-  parallel_for(0, maps.num_images * num_blocks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t image = task / num_blocks;
-      const int64_t channel = task % num_blocks * kBlock;
-      if (regions.begin(image) != regions.end(image)) {
-        const Planes planes = {std::min(kBlock, problem.channels - channel), maps.num_cells(), maps.channel_stride,
-                               maps.cell_stride};
-        plain[task] = loops.pack(input + image * maps.image_stride + channel * maps.channel_stride, planes,
-                                 packed.get() + task * block_size);
-      }
-    }
-  });
+  // What a thread works with.
+  struct Worker {
+    explicit Worker(const RoIPoolProblem& problem)
+        : bins(problem),
+          values(problem.num_bins() * kBlock),
+          cells(problem.num_bins() * kBlock),
+          first_cells(problem.num_bins() + kBlockBytes) {}
 
-  const int64_t num_tasks = num_blocks * problem.num_rois;  // block by block, and in it, image by image
-  parallel_for(0, num_tasks, grain_of(num_bins * kBlock), [&](int64_t begin, int64_t end) {
-    Bins bins(problem);
-    std::unique_ptr<lane_t[]> values(new lane_t[num_bins * kBlock]);
-    std::unique_ptr<cell_t[]> cells(argmax == nullptr ? nullptr : new cell_t[num_bins * kBlock]);
-    std::vector<int32_t> first_cells(num_bins + kBlockBytes);
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t k = regions.in_order(task % problem.num_rois);
-      const int64_t block = task / problem.num_rois;
-      const int64_t image = bins.locate(k);
-      if (image < 0 || bins.span() > std::numeric_limits<cell_t>::max()) {
-        if (block == 0 && image < 0) {
-          clear_region(problem, k, output_values, argmax);
-        } else if (block == 0) {
-          pool_region(problem, bins, image, k, output_values, argmax);
+    Bins bins;
+    Scratch<lane_t> values;
+    Scratch<cell_t> cells;
+    std::vector<int32_t> first_cells;
+    Staging staging;
+  };
+
+  int64_t channels_of(int64_t block) const { return std::min(kBlock, problem_.channels - block * kBlock); }
+
+  void pack() {
+    const FeatureMaps& maps = problem_.maps;
+    const RegionsByImage regions(problem_, 0, problem_.num_rois);
+    parallel_for(0, maps.num_images * num_blocks_, grain_of(block_size_), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t image = i / num_blocks_;
+        const int64_t block = i % num_blocks_;
+        if (regions.begin(image) != regions.end(image)) {
+          const auto* map =
+              static_cast<const lane_t*>(maps.data) + image * maps.image_stride + block * kBlock * maps.channel_stride;
+          plain_[i] = loops_.pack(map, {channels_of(block), maps.num_cells(), maps.channel_stride, maps.cell_stride},
+                                  packed_.get() + i * block_size_);
         }
-        continue;
       }
-      const int64_t channel = block * kBlock;
-      const int64_t to = k * problem.region_stride + channel * problem.channel_stride;
-      const Planes planes = {std::min(kBlock, problem.channels - channel), num_bins, problem.channel_stride,
-                             problem.bin_stride};
-      const int64_t source = image * num_blocks + block;
-      loops.pool(packed.get() + source * block_size, plain[source], planes.channels, maps.width, bins.rows().data(),
-                 problem.pooled_height, bins.columns().data(), problem.pooled_width, values.get(), cells.get());
-      loops.unpack_values(values.get(), planes, output + to);
-      if (argmax != nullptr) {
-        bins.first_cells(first_cells.data());
-        loops.unpack_cells(cells.get(), first_cells.data(), planes, argmax + to);
+    });
+  }
+
+  void pool_run(Worker& worker, const RegionsByImage& regions, int64_t first_block, int64_t last_block) const {
+    for (int64_t image = 0; image < problem_.maps.num_images; ++image) {
+      for (int64_t block = first_block; block < last_block; ++block) {
+        for (const int64_t* k = regions.begin(image); k != regions.end(image); ++k) {
+          pool(worker, image, block, *k);
+        }
       }
     }
-  });
-}
+    if (first_block == 0) {
+      for (const int64_t* k = regions.begin_of_none(); k != regions.end_of_none(); ++k) {
+        clear_region(problem_, *k, output_, argmax_);
+      }
+    }
+  }
+
+  void pool(Worker& worker, int64_t image, int64_t block, int64_t k) const {
+    Bins& bins = worker.bins;
+    const bool located = bins.locate(k) >= 0;  // else it lies in the image, but nowhere: a coordinate is not finite
+    if (!located || bins.span() > std::numeric_limits<cell_t>::max()) {
+      if (block == 0 && located) {
+        pool_region(problem_, bins, image, k, output_, argmax_);
+      } else if (block == 0) {
+        clear_region(problem_, k, output_, argmax_);
+      }
+      return;
+    }
+    const Planes planes = {channels_of(block), problem_.num_bins(), problem_.channel_stride, problem_.bin_stride};
+    const int64_t to = k * problem_.region_stride + block * kBlock * problem_.channel_stride;
+    const int64_t i = image * num_blocks_ + block;
+    loops_.pool(packed_.get() + i * block_size_, plain_[i] != 0, planes.channels, problem_.maps.width,
+                bins.rows().data(), problem_.pooled_height, bins.columns().data(), problem_.pooled_width,
+                worker.values.get(), argmax_ == nullptr ? nullptr : worker.cells.get());
+    worker.staging.write(planes, reinterpret_cast<lane_t*>(output_) + to,
+                         [&](lane_t* target) { loops_.unpack_values(worker.values.get(), planes, target); });
+    if (argmax_ != nullptr) {
+      bins.first_cells(worker.first_cells.data());
+      worker.staging.write(planes, argmax_ + to, [&](int32_t* target) {
+        loops_.unpack_cells(worker.cells.get(), worker.first_cells.data(), planes, target);
+      });
+    }
+  }
+
+  const RoIPoolProblem& problem_;
+  scalar_t* output_;
+  int32_t* argmax_;
+  const Loops& loops_ = inner_loops_of(scalar_t());
+  const int64_t num_blocks_;
+  const int64_t block_size_;
+  Scratch<lane_t> packed_;      // [N][num_blocks][H*W][kBlock]; of images without regions, nothing
+  std::vector<uint8_t> plain_;  // [N][num_blocks], see InnerLoops::pack
+};
 
 // output, argmax: [K, C, PH, PW]; argmax may be null
 template <typename scalar_t>
 void forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) {
   if (problem.channels >= 16 && problem.num_rois >= 4 * problem.maps.num_images) {
-    forward_blocks(problem, output, argmax);
+    BlockForward<scalar_t>(problem, output, argmax).run();
   } else {
     forward_regions(problem, output, argmax);
   }
@@ -288,63 +383,81 @@ void forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) {
 // ---- Backward.
 
 template <typename scalar_t>
-using accumulate_t = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
+using sum_of_t = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
 
 inline bool is_cell(int32_t cell, int64_t num_cells) { return cell >= 0 && cell < num_cells; }
 
 // Adds up the gradients of `channels` channels of one image, region by region and bin by bin: the order that fixes
 // every bit. One thread owns these channels, so there is nothing to synchronise.
 //
-//   sums  [H*W] rows of cell_stride elements, the channels at the start of each; all 0 at first
+//   sums  0 at first; of cell 0 of the first channel, the others by the strides
 template <typename scalar_t, typename sum_t>
 void scatter(const RoIPoolProblem& problem, const RegionsByImage& regions, int64_t image, int64_t channel,
-             int64_t channels, const scalar_t* grad_output, const int32_t* argmax, sum_t* sums, int64_t cell_stride) {
+             int64_t channels, const scalar_t* grad_output, const int32_t* argmax, sum_t* sums, int64_t channel_stride,
+             int64_t cell_stride) {
   const int64_t num_cells = problem.maps.num_cells();
+  const int64_t num_bins = problem.num_bins();
+  const auto add = [&](int64_t from, sum_t* target) {
+    if (is_cell(argmax[from], num_cells)) {
+      target[argmax[from] * cell_stride] += static_cast<sum_t>(grad_output[from]);
+    }
+  };
   for (const int64_t* k = regions.begin(image); k != regions.end(image); ++k) {
-    for (int64_t bin = 0; bin < problem.num_bins(); ++bin) {
-      const int64_t from = *k * problem.region_stride + channel * problem.channel_stride + bin * problem.bin_stride;
-      for (int64_t c = 0; c < channels; ++c) {  // adjacent: one channel where contiguous, a block where channels_last
-        const int32_t cell = argmax[from + c];
-        if (is_cell(cell, num_cells)) {
-          sums[cell * cell_stride + c] += static_cast<sum_t>(grad_output[from + c]);
+    int64_t from = *k * problem.region_stride + channel * problem.channel_stride;
+    if (problem.channels_last) {
+      for (int64_t bin = 0; bin < num_bins; ++bin, from += problem.bin_stride) {
+        for (int64_t c = 0; c < channels; ++c) {
+          add(from + c, sums + c);
+        }
+      }
+    } else {
+      for (int64_t c = 0; c < channels; ++c) {
+        for (int64_t bin = 0; bin < num_bins; ++bin) {
+          add(from++, sums + c * channel_stride);
         }
       }
     }
   }
 }
 
+// Channels that a thread scatters to at a time: enough that what it reads of a region is of some length, few enough
+// that their cells stay in its cache.
+constexpr int64_t kScatterBlock = 16;
+
 // grad_output, argmax: [K, C, PH, PW]; problem.maps.data is grad_input, every element of which is written
 template <typename scalar_t>
 void backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const int32_t* argmax) {
-  using sum_t = accumulate_t<scalar_t>;
+  using sum_t = sum_of_t<scalar_t>;
   constexpr bool kSumsInPlace = std::is_same_v<scalar_t, sum_t>;
   const FeatureMaps& maps = problem.maps;
   auto* grad_input = static_cast<scalar_t*>(maps.data);
   const int64_t num_cells = maps.num_cells();
-  // Adjacent channels share their lines of memory in channels_last, and nothing in contiguous planes.
-  const int64_t block = problem.channels_last ? 64 : 1;
-  const int64_t blocks = (problem.channels + block - 1) / block;
-  const RegionsByImage regions(problem);
+  const int64_t num_blocks = divide_up(problem.channels, kScatterBlock);
+  const RegionsByImage regions(problem, 0, problem.num_rois);
 
-  parallel_for(0, maps.num_images * blocks, grain_of(num_cells * block), [&](int64_t begin, int64_t end) {
-    std::vector<sum_t> buffer(kSumsInPlace ? 0 : num_cells * block);
+  parallel_for(0, maps.num_images * num_blocks, grain_of(num_cells * kScatterBlock), [&](int64_t begin, int64_t end) {
+    std::vector<sum_t> buffer(kSumsInPlace ? 0 : num_cells * kScatterBlock);
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t image = task / blocks;
-      const int64_t channel = task % blocks * block;
-      const int64_t channels = std::min(block, problem.channels - channel);
+      const int64_t image = task % maps.num_images;  // every thread gets blocks of all images: the work is even
+      const int64_t channel = task / maps.num_images * kScatterBlock;
+      const int64_t channels = std::min(kScatterBlock, problem.channels - channel);
       scalar_t* grad = grad_input + image * maps.image_stride + channel * maps.channel_stride;
+      // The block in memory order, of grad_input: rows of `length` adjacent elements.
+      const int64_t rows = problem.channels_last ? num_cells : channels;
+      const int64_t length = problem.channels_last ? channels : num_cells;
+      const int64_t stride = problem.channels_last ? maps.cell_stride : maps.channel_stride;
       if constexpr (kSumsInPlace) {
-        for (int64_t cell = 0; cell < num_cells; ++cell) {
-          std::fill_n(grad + cell * maps.cell_stride, channels, scalar_t(0));
+        for (int64_t row = 0; row < rows; ++row) {
+          std::fill_n(grad + row * stride, length, scalar_t(0));
         }
-        scatter(problem, regions, image, channel, channels, grad_output, argmax, grad, maps.cell_stride);
+        scatter(problem, regions, image, channel, channels, grad_output, argmax, grad, maps.channel_stride,
+                maps.cell_stride);
       } else {
         std::fill(buffer.begin(), buffer.end(), sum_t(0));
-        scatter(problem, regions, image, channel, channels, grad_output, argmax, buffer.data(), block);
-        for (int64_t cell = 0; cell < num_cells; ++cell) {
-          for (int64_t c = 0; c < channels; ++c) {
-            grad[cell * maps.cell_stride + c] = static_cast<scalar_t>(buffer[cell * block + c]);
-          }
+        scatter(problem, regions, image, channel, channels, grad_output, argmax, buffer.data(),
+                problem.channels_last ? 1 : length, problem.channels_last ? length : 1);
+        for (int64_t row = 0; row < rows; ++row) {
+          std::copy_n(buffer.data() + row * length, length, grad + row * stride);
         }
       }
     }
