@@ -8,6 +8,9 @@
 //   map     [C][H*W] or [H*W][C]       --pack-->     block   [H*W][kBlockChannels]
 //   block   and windows of a region    --pool-->     tile    [PH*PW][kBlockChannels], values and cells
 //   tile                               --unpack-->   output  [C][PH*PW] or [PH*PW][C], argmax likewise
+//
+// An image has too few channels for that. There, a plane is pooled by rows: the cells of a bin's rows are reduced to
+// one row, side by side, and the columns of that row, of several rows of bins side by side, to bins.
 #pragma once
 
 #include <cstdint>
@@ -73,11 +76,32 @@ struct InnerLoops {
   void (*unpack_cells)(const cell_t* cells, const int32_t* first_cells, const Planes& planes, int32_t* argmax);
 };
 
+template <typename Kind>
+struct RowLoops {
+  using lane_t = typename Kind::lane_t;
+  using cell_t = typename Kind::cell_t;
+
+  // Whether there is no NaN and no negative zero in a plane, so that nothing but the order of numbers decides.
+  bool (*is_plain)(const lane_t* plane, int64_t num_cells);
+
+  // Pools the bins of one region from a plain plane that is at least kMaxLanes wide. cells may be null.
+  void (*pool)(const lane_t* plane, int64_t width, const Window* rows, int64_t num_rows, const Window* columns,
+               int64_t num_columns, lane_t* scratch, cell_t* cell_scratch, lane_t* values, int32_t* cells);
+
+  static constexpr int64_t kMaxLanes = 64 / sizeof(lane_t);
+
+  static constexpr int64_t scratch_size(int64_t width, int64_t num_columns) {
+    return kMaxLanes * (2 * (width + kMaxLanes) + num_columns);
+  }
+};
+
 struct InnerLoopsOfLevel {
   InnerLoops<Float32Lanes> float32;
   InnerLoops<Float64Lanes> float64;
   InnerLoops<Float16Lanes> float16;
   InnerLoops<BFloat16Lanes> bfloat16;
+  RowLoops<Float32Lanes> float32_rows;
+  RowLoops<Float64Lanes> float64_rows;
 };
 
 extern const InnerLoopsOfLevel kInnerLoopsDefault;

@@ -47,6 +47,8 @@ ROIPOOL_INLINE void store(V vector, T* to) {
   __builtin_memcpy(to, &vector, sizeof vector);
 }
 
+ROIPOOL_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+
 // ---- Order.
 
 // The bits of a half-precision number <-> an integer in the same order: a sign and a magnitude <-> two's complement.
@@ -124,6 +126,23 @@ ROIPOOL_INLINE void transpose(V (&rows)[kCount]) {
     for (int64_t i = 0; i < kCount; ++i) {
       rows[i] = zipped[i];
     }
+  }
+}
+
+// Transposes a square in memory; of the rows of `from`, those after `count` are not read.
+template <typename T>
+ROIPOOL_INLINE void transpose_square(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t count) {
+  constexpr int64_t kCount = kLanes<T>;
+  using V = Vector<T, kCount>;
+  V rows[kCount];
+  ROIPOOL_UNROLL
+  for (int64_t i = 0; i < kCount; ++i) {
+    rows[i] = load<V>(from + min(i, count - 1) * from_stride);
+  }
+  transpose(rows);
+  ROIPOOL_UNROLL
+  for (int64_t i = 0; i < kCount; ++i) {
+    store(rows[i], to + i * to_stride);
   }
 }
 
@@ -333,12 +352,132 @@ void unpack_cells(const typename Kind::cell_t* tile, const int32_t* first_cells,
   }
 }
 
+// ---- By rows.
+
+template <typename Kind>
+bool is_plain_plane(const typename Kind::lane_t* plane, int64_t num_cells) {
+  bool special = false;
+  for (int64_t i = 0; i < num_cells; ++i) {
+    special |= (plane[i] != plane[i]) | ((plane[i] == 0) & __builtin_signbit(plane[i]));
+  }
+  return !special;
+}
+
+template <typename Kind, bool kCells>
+void pool_rows(const typename Kind::lane_t* plane, int64_t width, const Window* rows, int64_t num_rows,
+               const Window* columns, int64_t num_columns, typename Kind::lane_t* scratch,
+               typename Kind::cell_t* cell_scratch, typename Kind::lane_t* values, int32_t* cells) {
+  using lane_t = typename Kind::lane_t;
+  using cell_t = typename Kind::cell_t;
+  constexpr int64_t kCount = kLanes<lane_t>;
+  using V = Vector<lane_t, kCount>;
+  using C = Vector<cell_t, kCount>;
+
+  // The columns that the region covers, from `left` on, in vectors that lie within the map: the last one overlaps the
+  // one before it.
+  int64_t left = width - kCount;
+  int64_t right = 0;
+  for (int64_t q = 0; q < num_columns; ++q) {
+    if (!columns[q].empty()) {
+      left = min(left, columns[q].lo);
+      right = columns[q].hi > right ? columns[q].hi : right;
+    }
+  }
+  const int64_t pitch = width + kCount;
+  lane_t* reduced = scratch;                           // [kCount rows of bins][columns], then, transposed,
+  lane_t* columns_of_bins = scratch + kCount * pitch;  // [columns][kCount rows of bins]
+  lane_t* bins = columns_of_bins + kCount * pitch;     // [num_columns][kCount rows of bins]
+  cell_t* reduced_cells = cell_scratch;
+  cell_t* cells_of_columns = cell_scratch + kCount * pitch;
+  cell_t* bin_cells = cells_of_columns + kCount * pitch;
+  C lane_numbers;
+  for (int64_t i = 0; i < kCount; ++i) {
+    lane_numbers[i] = i;
+  }
+
+  for (int64_t p = 0; p < num_rows; p += kCount) {
+    const int64_t count = min(kCount, num_rows - p);
+    for (int64_t i = 0; i < count; ++i) {
+      const Window row = rows[p + i];
+      for (int64_t x = left; x < right && !row.empty(); x += kCount) {
+        const int64_t first = min(x, width - kCount);
+        V best = load<V>(plane + row.lo * width + first);
+        C best_cell = lane_numbers + static_cast<cell_t>(row.lo * width + first);
+        for (int64_t y = row.lo + 1; y < row.hi; ++y) {
+          const V value = load<V>(plane + y * width + first);
+          const auto better = value > best;
+          best = better ? value : best;
+          if constexpr (kCells) {
+            best_cell = better ? lane_numbers + static_cast<cell_t>(y * width + first) : best_cell;
+          }
+        }
+        store(best, reduced + i * pitch + first - left);
+        if constexpr (kCells) {
+          store(best_cell, reduced_cells + i * pitch + first - left);
+        }
+      }
+    }
+    for (int64_t x = left; x < right; x += kCount) {
+      const int64_t first = min(x, width - kCount) - left;
+      transpose_square(reduced + first, pitch, columns_of_bins + first * kCount, kCount, count);
+      if constexpr (kCells) {
+        transpose_square(reduced_cells + first, pitch, cells_of_columns + first * kCount, kCount, count);
+      }
+    }
+    for (int64_t q = 0; q < num_columns; ++q) {
+      V best{};
+      C best_cell = C{} - 1;
+      if (!columns[q].empty()) {
+        int64_t x = columns[q].lo - left;
+        best = load<V>(columns_of_bins + x * kCount);
+        best_cell = kCells ? load<C>(cells_of_columns + x * kCount) : C{};
+        for (++x; x < columns[q].hi - left; ++x) {
+          const V value = load<V>(columns_of_bins + x * kCount);
+          if constexpr (kCells) {  // of equal values the one with the lower number, which is first in row-major order
+            const C cell = load<C>(cells_of_columns + x * kCount);
+            const auto better = (value > best) | ((value == best) & (cell < best_cell));
+            best = better ? value : best;
+            best_cell = better ? cell : best_cell;
+          } else {
+            best = value > best ? value : best;
+          }
+        }
+      }
+      store(best, bins + q * kCount);
+      if constexpr (kCells) {
+        store(best_cell, bin_cells + q * kCount);
+      }
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      const bool empty = rows[p + i].empty();
+      for (int64_t q = 0; q < num_columns; ++q) {
+        values[(p + i) * num_columns + q] = empty ? 0 : bins[q * kCount + i];
+        if constexpr (kCells) {
+          cells[(p + i) * num_columns + q] = empty ? -1 : static_cast<int32_t>(bin_cells[q * kCount + i]);
+        }
+      }
+    }
+  }
+}
+
+template <typename Kind>
+void pool_plane(const typename Kind::lane_t* plane, int64_t width, const Window* rows, int64_t num_rows,
+                const Window* columns, int64_t num_columns, typename Kind::lane_t* scratch,
+                typename Kind::cell_t* cell_scratch, typename Kind::lane_t* values, int32_t* cells) {
+  const auto pool = cells == nullptr ? pool_rows<Kind, false> : pool_rows<Kind, true>;
+  pool(plane, width, rows, num_rows, columns, num_columns, scratch, cell_scratch, values, cells);
+}
+
+template <typename Kind>
+constexpr RowLoops<Kind> kRowLoopsOfKind = {is_plain_plane<Kind>, pool_plane<Kind>};
+
 template <typename Kind>
 constexpr InnerLoops<Kind> kInnerLoopsOfKind = {pack<Kind>, pool<Kind>, unpack_values<Kind>, unpack_cells<Kind>};
 
 }  // namespace
 
 const InnerLoopsOfLevel ROIPOOL_LEVEL = {kInnerLoopsOfKind<Float32Lanes>, kInnerLoopsOfKind<Float64Lanes>,
-                                         kInnerLoopsOfKind<Float16Lanes>, kInnerLoopsOfKind<BFloat16Lanes>};
+                                         kInnerLoopsOfKind<Float16Lanes>, kInnerLoopsOfKind<BFloat16Lanes>,
+                                         kRowLoopsOfKind<Float32Lanes>,   kRowLoopsOfKind<Float64Lanes>};
 
 }  // namespace roipool

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <new>
 #include <numeric>
 #include <tuple>
@@ -34,16 +35,19 @@ int64_t grain_of(int64_t elements_per_task) {
 template <typename T>
 class Scratch {
  public:
-  explicit Scratch(int64_t size) : data_(static_cast<T*>(::operator new(size * sizeof(T), kAlignment))) {}
-  ~Scratch() { ::operator delete(data_, kAlignment); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
+  explicit Scratch(int64_t size)
+      : data_(size == 0 ? nullptr : static_cast<T*>(::operator new(size * sizeof(T), kAlignment))) {}
 
-  T* get() const { return data_; }
+  T* get() const { return data_.get(); }
 
  private:
   static constexpr std::align_val_t kAlignment{64};
-  T* data_;
+
+  struct Delete {
+    void operator()(T* data) const { ::operator delete(data, kAlignment); }
+  };
+
+  std::unique_ptr<T, Delete> data_;
 };
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -69,6 +73,9 @@ class Bins {
   // The largest number that a cell of a bin has, counted from the bin's first cell along the rows of the map.
   int64_t span() const { return (longest(rows_) - 1) * problem_.maps.width + longest(columns_) - 1; }
 
+  // The cells of all bins together, counted once for each bin that they are in.
+  int64_t num_visits() const { return sum(rows_) * sum(columns_); }
+
   // The first cell of each bin, or -1 of an empty one.
   void first_cells(int32_t* cells) const {
     for (const Window row : rows_) {
@@ -84,6 +91,14 @@ class Bins {
     int64_t cells = 0;
     for (const Window window : windows) {
       cells = std::max<int64_t>(cells, window.hi - window.lo);
+    }
+    return cells;
+  }
+
+  static int64_t sum(const std::vector<Window>& windows) {
+    int64_t cells = 0;
+    for (const Window window : windows) {
+      cells += std::max(0, window.hi - window.lo);
     }
     return cells;
   }
@@ -175,54 +190,73 @@ void clear_region(const RoIPoolProblem& problem, int64_t k, scalar_t* output, in
   }
 }
 
-// Pools one region cell by cell from the map as it lies in memory: the plain form of what the inner loops do, for what
-// is too little for them, or too large. argmax may be null.
+// Calls function(bins, image, k, c) in parallel for each channel of each region that has bins, and clears the others.
+// Every thread makes a function of its own.
+template <typename scalar_t, typename MakeFunction>
+void for_each_channel(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax,
+                      const MakeFunction& make_function) {
+  const int64_t channels = problem.channels;
+  parallel_for(0, problem.num_rois * channels, grain_of(problem.num_bins()), [&](int64_t begin, int64_t end) {
+    auto function = make_function();
+    Bins bins(problem);
+    int64_t located = -1;
+    int64_t image = -1;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t k = task / channels;
+      const int64_t c = task % channels;
+      if (k != located) {
+        image = bins.locate(k);
+        located = k;
+      }
+      if (image >= 0) {
+        function(bins, image, k, c);
+      } else if (c == 0) {
+        clear_region(problem, k, output, argmax);
+      }
+    }
+  });
+}
+
+// Pools one channel of one region cell by cell from the map as it lies in memory: the plain form of what the inner
+// loops do, for what is too little for them, or too large. argmax may be null.
 template <typename scalar_t>
-void pool_region(const RoIPoolProblem& problem, const Bins& bins, int64_t image, int64_t k, scalar_t* output,
-                 int32_t* argmax) {
+void pool_channel(const RoIPoolProblem& problem, const Bins& bins, int64_t image, int64_t k, int64_t c,
+                  scalar_t* output, int32_t* argmax) {
   const FeatureMaps& maps = problem.maps;
-  for (int64_t c = 0; c < problem.channels; ++c) {
-    const scalar_t* map = static_cast<const scalar_t*>(maps.data) + image * maps.image_stride + c * maps.channel_stride;
-    int64_t to = k * problem.region_stride + c * problem.channel_stride;
-    for (const Window row : bins.rows()) {
-      for (const Window column : bins.columns()) {
-        int64_t best_cell = -1;
-        compared_t<scalar_t> best = 0;
-        if (!row.empty() && !column.empty()) {
-          best_cell = row.lo * maps.width + column.lo;
-          best = map[best_cell * maps.cell_stride];
-          for (int64_t y = row.lo; y < row.hi; ++y) {
-            for (int64_t cell = y * maps.width + column.lo; cell < y * maps.width + column.hi; ++cell) {
-              const compared_t<scalar_t> value = map[cell * maps.cell_stride];
-              if (value > best || std::isnan(value)) {
-                best = value;
-                best_cell = cell;
-              }
+  const scalar_t* map = static_cast<const scalar_t*>(maps.data) + image * maps.image_stride + c * maps.channel_stride;
+  int64_t to = k * problem.region_stride + c * problem.channel_stride;
+  for (const Window row : bins.rows()) {
+    for (const Window column : bins.columns()) {
+      int64_t best_cell = -1;
+      compared_t<scalar_t> best = 0;
+      if (!row.empty() && !column.empty()) {
+        best_cell = row.lo * maps.width + column.lo;
+        best = map[best_cell * maps.cell_stride];
+        for (int64_t y = row.lo; y < row.hi; ++y) {
+          for (int64_t cell = y * maps.width + column.lo; cell < y * maps.width + column.hi; ++cell) {
+            const compared_t<scalar_t> value = map[cell * maps.cell_stride];
+            if (value > best || std::isnan(value)) {
+              best = value;
+              best_cell = cell;
             }
           }
         }
-        output[to] = best_cell < 0 ? scalar_t(0) : map[best_cell * maps.cell_stride];
-        if (argmax != nullptr) {
-          argmax[to] = static_cast<int32_t>(best_cell);
-        }
-        to += problem.bin_stride;
       }
+      output[to] = best_cell < 0 ? scalar_t(0) : map[best_cell * maps.cell_stride];
+      if (argmax != nullptr) {
+        argmax[to] = static_cast<int32_t>(best_cell);
+      }
+      to += problem.bin_stride;
     }
   }
 }
 
 template <typename scalar_t>
-void forward_regions(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) {
-  parallel_for(0, problem.num_rois, grain_of(problem.region_stride), [&](int64_t begin, int64_t end) {
-    Bins bins(problem);
-    for (int64_t k = begin; k < end; ++k) {
-      const int64_t image = bins.locate(k);
-      if (image < 0) {
-        clear_region(problem, k, output, argmax);
-      } else {
-        pool_region(problem, bins, image, k, output, argmax);
-      }
-    }
+void forward_cells(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) {
+  for_each_channel(problem, output, argmax, [&] {
+    return [&](const Bins& bins, int64_t image, int64_t k, int64_t c) {
+      pool_channel(problem, bins, image, k, c, output, argmax);
+    };
   });
 }
 
@@ -338,7 +372,9 @@ class BlockForward {
     const bool located = bins.locate(k) >= 0;  // else it lies in the image, but nowhere: a coordinate is not finite
     if (!located || bins.span() > std::numeric_limits<cell_t>::max()) {
       if (block == 0 && located) {
-        pool_region(problem_, bins, image, k, output_, argmax_);
+        for (int64_t c = 0; c < problem_.channels; ++c) {
+          pool_channel(problem_, bins, image, k, c, output_, argmax_);
+        }
       } else if (block == 0) {
         clear_region(problem_, k, output_, argmax_);
       }
@@ -370,13 +406,133 @@ class BlockForward {
   std::vector<uint8_t> plain_;  // [N][num_blocks], see InnerLoops::pack
 };
 
+inline const RowLoops<Float32Lanes>& row_loops_of(float) { return cpu_capability().loops->float32_rows; }
+
+inline const RowLoops<Float64Lanes>& row_loops_of(double) { return cpu_capability().loops->float64_rows; }
+
+// By rows, see inner_loops.h, from contiguous planes of the type that is compared: where the maps are something else,
+// from a copy.
+template <typename scalar_t>
+class RowForward {
+ public:
+  RowForward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax)
+      : problem_(problem),
+        output_(output),
+        argmax_(argmax),
+        num_cells_(problem.maps.num_cells()),
+        num_planes_(problem.maps.num_images * problem.channels),
+        copied_(kCompareInPlace && !problem.channels_last ? 0 : num_planes_ * num_cells_),
+        planes_(num_planes_),
+        plain_(num_planes_) {}
+
+  void run() {
+    prepare();
+    for_each_channel(problem_, output_, argmax_, [&] {
+      return [this, worker = Worker(problem_)](const Bins& bins, int64_t image, int64_t k, int64_t c) {
+        const int64_t plane = image * problem_.channels + c;
+        if (plain_[plane] != 0) {
+          pool(worker, bins, planes_[plane], k, c);
+        } else {
+          pool_channel(problem_, bins, image, k, c, output_, argmax_);
+        }
+      };
+    });
+  }
+
+ private:
+  using lane_t = compared_t<scalar_t>;
+  using Loops = std::remove_cvref_t<decltype(row_loops_of(lane_t()))>;
+  using cell_t = typename Loops::cell_t;
+  static constexpr bool kCompareInPlace = std::is_same_v<scalar_t, lane_t>;
+
+  // What a thread works with.
+  struct Worker {
+    explicit Worker(const RoIPoolProblem& problem)
+        : scratch(Loops::scratch_size(problem.maps.width, problem.pooled_width)),
+          cell_scratch(Loops::scratch_size(problem.maps.width, problem.pooled_width)),
+          values(problem.num_bins()),
+          cells(problem.num_bins()) {}
+
+    Scratch<lane_t> scratch;
+    Scratch<cell_t> cell_scratch;
+    Scratch<lane_t> values;
+    Scratch<int32_t> cells;
+  };
+
+  void prepare() {
+    const FeatureMaps& maps = problem_.maps;
+    parallel_for(0, num_planes_, grain_of(num_cells_), [&](int64_t begin, int64_t end) {
+      for (int64_t plane = begin; plane < end; ++plane) {
+        const auto* map = static_cast<const scalar_t*>(maps.data) + plane / problem_.channels * maps.image_stride +
+                          plane % problem_.channels * maps.channel_stride;
+        if constexpr (kCompareInPlace) {
+          planes_[plane] = map;
+        }
+        if (copied_.get() != nullptr) {
+          lane_t* copy = copied_.get() + plane * num_cells_;
+          for (int64_t cell = 0; cell < num_cells_; ++cell) {
+            copy[cell] = map[cell * maps.cell_stride];
+          }
+          planes_[plane] = copy;
+        }
+        plain_[plane] = loops_.is_plain(planes_[plane], num_cells_);
+      }
+    });
+  }
+
+  void pool(const Worker& worker, const Bins& bins, const lane_t* plane, int64_t k, int64_t c) const {
+    loops_.pool(plane, problem_.maps.width, bins.rows().data(), problem_.pooled_height, bins.columns().data(),
+                problem_.pooled_width, worker.scratch.get(), worker.cell_scratch.get(), worker.values.get(),
+                argmax_ == nullptr ? nullptr : worker.cells.get());
+    const int64_t to = k * problem_.region_stride + c * problem_.channel_stride;
+    for (int64_t bin = 0; bin < problem_.num_bins(); ++bin) {
+      output_[to + bin * problem_.bin_stride] = static_cast<scalar_t>(worker.values.get()[bin]);
+    }
+    for (int64_t bin = 0; argmax_ != nullptr && bin < problem_.num_bins(); ++bin) {
+      argmax_[to + bin * problem_.bin_stride] = worker.cells.get()[bin];
+    }
+  }
+
+  const RoIPoolProblem& problem_;
+  scalar_t* output_;
+  int32_t* argmax_;
+  const Loops& loops_ = row_loops_of(lane_t());
+  const int64_t num_cells_;
+  const int64_t num_planes_;
+  Scratch<lane_t> copied_;             // [N, C, H, W]
+  std::vector<const lane_t*> planes_;  // [N, C]
+  std::vector<uint8_t> plain_;         // [N, C], see RowLoops::is_plain
+};
+
+// The cells that all bins visit together.
+int64_t count_visits(const RoIPoolProblem& problem) {
+  int64_t visits = 0;
+  Bins bins(problem);
+  for (int64_t k = 0; k < problem.num_rois; ++k) {
+    visits += bins.locate(k) < 0 ? 0 : bins.num_visits();
+  }
+  return visits;
+}
+
+// Whether the regions are enough work to prepare the maps for it. Visiting a cell the plain way costs several times
+// what preparing it does. Where there are many bins there is no need to look at them.
+bool pays_to_prepare(const RoIPoolProblem& problem) {
+  const int64_t enough = problem.maps.num_images * problem.maps.num_cells() / 4;
+  return problem.num_rois * problem.num_bins() >= enough || count_visits(problem) >= enough;
+}
+
 // output, argmax: [K, C, PH, PW]; argmax may be null
 template <typename scalar_t>
 void forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) {
-  if (problem.channels >= 16 && problem.num_rois >= 4 * problem.maps.num_images) {
+  constexpr int64_t kFewChannels = 16;
+  if (problem.maps.num_cells() == 0 || !pays_to_prepare(problem)) {
+    forward_cells(problem, output, argmax);
+  } else if (problem.channels >= kFewChannels) {
     BlockForward<scalar_t>(problem, output, argmax).run();
+  } else if (problem.maps.width >= RowLoops<Float32Lanes>::kMaxLanes) {
+    RowForward<scalar_t>(problem, output, argmax).run();
   } else {
-    forward_regions(problem, output, argmax);
+    forward_cells(problem, output, argmax);
   }
 }
 
@@ -432,15 +588,16 @@ void backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const 
   const FeatureMaps& maps = problem.maps;
   auto* grad_input = static_cast<scalar_t*>(maps.data);
   const int64_t num_cells = maps.num_cells();
-  const int64_t num_blocks = divide_up(problem.channels, kScatterBlock);
+  const int64_t block = scatter_block(problem);
+  const int64_t num_blocks = divide_up(problem.channels, block);
   const RegionsByImage regions(problem, 0, problem.num_rois);
 
-  parallel_for(0, maps.num_images * num_blocks, grain_of(num_cells * kScatterBlock), [&](int64_t begin, int64_t end) {
-    std::vector<sum_t> buffer(kSumsInPlace ? 0 : num_cells * kScatterBlock);
+  parallel_for(0, maps.num_images * num_blocks, grain_of(num_cells * block), [&](int64_t begin, int64_t end) {
+    std::vector<sum_t> buffer(kSumsInPlace ? 0 : num_cells * block);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t image = task % maps.num_images;  // every thread gets blocks of all images: the work is even
-      const int64_t channel = task / maps.num_images * kScatterBlock;
-      const int64_t channels = std::min(kScatterBlock, problem.channels - channel);
+      const int64_t channel = task / maps.num_images * block;
+      const int64_t channels = std::min(block, problem.channels - channel);
       scalar_t* grad = grad_input + image * maps.image_stride + channel * maps.channel_stride;
       // The block in memory order, of grad_input: rows of `length` adjacent elements.
       const int64_t rows = problem.channels_last ? num_cells : channels;
