@@ -5,7 +5,7 @@
 // Channels are pooled in blocks. A block of an image is packed so that the channels of a cell lie side by side, then
 // pooled region by region into a tile, which is unpacked into the output:
 //
-//   map     [C][H*W] or [H*W][C]       --pack-->     block   [H*W][kBlockChannels]
+//   map     [C][H*W] or [H*W][C]       --pack-->     block   [H*W][padded(channels)]
 //   block   and windows of a region    --pool-->     tile    [PH*PW][kBlockChannels], values and cells
 //   tile                               --unpack-->   output  [C][PH*PW] or [PH*PW][C], argmax likewise
 //
@@ -62,8 +62,14 @@ struct InnerLoops {
 
   static constexpr int64_t kBlockChannels = kBlockBytes / sizeof(lane_t);
 
-  // Packs at most kBlockChannels channels, and fills the block up. Returns whether they are plain: whether nothing
-  // among them (a NaN; for half precision, a negative zero too) asks for more than comparing lanes.
+  // The channels of a packed block: whole registers.
+  static constexpr int64_t padded(int64_t channels) {
+    constexpr int64_t kMaxLanes = 64 / sizeof(lane_t);
+    return (channels + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
+  }
+
+  // Packs at most kBlockChannels channels, and fills up to padded(channels). Returns whether they are plain: whether
+  // nothing among them (a NaN; for half precision, a negative zero too) asks for more than comparing lanes.
   bool (*pack)(const lane_t* map, const Planes& planes, lane_t* block);
 
   // Pools the bins of one region. cells may be null; in an empty bin, values and cells are 0.
@@ -95,6 +101,12 @@ struct RowLoops {
   }
 };
 
+// Half precision <-> float, rounded to nearest even.
+struct Conversions {
+  void (*widen)(const int16_t* from, int64_t count, float* to);
+  void (*narrow)(const float* from, int64_t count, int16_t* to);
+};
+
 struct InnerLoopsOfLevel {
   InnerLoops<Float32Lanes> float32;
   InnerLoops<Float64Lanes> float64;
@@ -102,6 +114,8 @@ struct InnerLoopsOfLevel {
   InnerLoops<BFloat16Lanes> bfloat16;
   RowLoops<Float32Lanes> float32_rows;
   RowLoops<Float64Lanes> float64_rows;
+  Conversions float16_conversions;
+  Conversions bfloat16_conversions;
 };
 
 extern const InnerLoopsOfLevel kInnerLoopsDefault;

@@ -152,27 +152,27 @@ template <typename Kind>
 bool pack(const typename Kind::lane_t* map, const Planes& planes, typename Kind::lane_t* block) {
   using lane_t = typename Kind::lane_t;
   constexpr int64_t kCount = kLanes<lane_t>;
-  constexpr int64_t kBlock = InnerLoops<Kind>::kBlockChannels;
+  const int64_t pitch = InnerLoops<Kind>::padded(planes.channels);
   using V = Vector<lane_t, kCount>;
   decltype(is_special<Kind>(V{})) special{};
 
   if (planes.channel_stride == 1) {
     for (int64_t cell = 0; cell < planes.positions; ++cell) {
       const lane_t* from = map + cell * planes.position_stride;
-      lane_t padded[kBlock];
-      if (planes.channels < kBlock) {
+      lane_t padded[InnerLoops<Kind>::kBlockChannels];
+      if (planes.channels < pitch) {
         __builtin_memset(padded, 0, sizeof padded);
         __builtin_memcpy(padded, from, planes.channels * sizeof(lane_t));
         from = padded;
       }
-      for (int64_t c = 0; c < kBlock; c += kCount) {
+      for (int64_t c = 0; c < pitch; c += kCount) {
         const V lanes = swap_order<Kind>(load<V>(from + c));
         special |= is_special<Kind>(lanes);
-        store(lanes, block + cell * kBlock + c);
+        store(lanes, block + cell * pitch + c);
       }
     }
   } else {
-    for (int64_t c = 0; c < kBlock; c += kCount) {
+    for (int64_t c = 0; c < pitch; c += kCount) {
       for (int64_t cell = 0; cell < planes.positions; cell += kCount) {
         // The last square overlaps the one before it; on a map of fewer cells than lanes it is filled cell by cell.
         const int64_t first = planes.positions < kCount          ? 0
@@ -196,7 +196,7 @@ bool pack(const typename Kind::lane_t* map, const Planes& planes, typename Kind:
         ROIPOOL_UNROLL
         for (int64_t i = 0; i < kCount; ++i) {
           if (i < planes.positions) {
-            store(rows[i], block + (first + i) * kBlock + c);
+            store(rows[i], block + (first + i) * pitch + c);
           }
         }
       }
@@ -211,11 +211,9 @@ bool pack(const typename Kind::lane_t* map, const Planes& planes, typename Kind:
 
 // ---- Pool.
 
-// kStrip adjacent vectors of a block at a time: their best values, and cells, stay in registers over a whole bin.
-constexpr int64_t kStrip = 4;
-
-template <typename Kind, bool kPlain, bool kCells>
-void pool_strip(const typename Kind::lane_t* block, int64_t width, const Window* rows, int64_t num_rows,
+// Pools kStrip adjacent vectors of a block: the best values, and their cells, stay in registers over a whole bin.
+template <typename Kind, bool kPlain, bool kCells, int64_t kStrip>
+void pool_strip(const typename Kind::lane_t* block, int64_t pitch, int64_t width, const Window* rows, int64_t num_rows,
                 const Window* columns, int64_t num_columns, typename Kind::lane_t* values,
                 typename Kind::cell_t* cells) {
   using lane_t = typename Kind::lane_t;
@@ -230,7 +228,7 @@ void pool_strip(const typename Kind::lane_t* block, int64_t width, const Window*
       V best[kStrip] = {};
       C best_cell[kStrip] = {};
       if (!rows[p].empty() && !columns[q].empty()) {
-        const lane_t* first = block + (rows[p].lo * width + columns[q].lo) * kBlock;
+        const lane_t* first = block + (rows[p].lo * width + columns[q].lo) * pitch;
         ROIPOOL_UNROLL
         for (int64_t v = 0; v < kStrip; ++v) {
           best[v] = load<V>(first + v * kCount);
@@ -241,7 +239,7 @@ void pool_strip(const typename Kind::lane_t* block, int64_t width, const Window*
           for (int64_t cell = y * width; cell < y * width + pool_width; ++cell) {
             ROIPOOL_UNROLL
             for (int64_t v = 0; v < kStrip; ++v) {
-              const V value = load<V>(first + cell * kBlock + v * kCount);
+              const V value = load<V>(first + cell * pitch + v * kCount);
               const auto better = replaces<Kind, kPlain>(value, best[v]);
               best[v] = better ? value : best[v];
               if constexpr (kCells) {
@@ -251,15 +249,31 @@ void pool_strip(const typename Kind::lane_t* block, int64_t width, const Window*
           }
         }
       }
-      const int64_t bin = p * num_columns + q;
+      const int64_t to = (p * num_columns + q) * kBlock;
       ROIPOOL_UNROLL
       for (int64_t v = 0; v < kStrip; ++v) {
-        store(best[v], values + bin * kBlock + v * kCount);
+        store(best[v], values + to + v * kCount);
         if constexpr (kCells) {
-          store(best_cell[v], cells + bin * kBlock + v * kCount);
+          store(best_cell[v], cells + to + v * kCount);
         }
       }
     }
+  }
+}
+
+template <typename Kind, bool kPlain, bool kCells>
+void pool_strips(const typename Kind::lane_t* block, int64_t channels, int64_t width, const Window* rows,
+                 int64_t num_rows, const Window* columns, int64_t num_columns, typename Kind::lane_t* values,
+                 typename Kind::cell_t* cells) {
+  constexpr int64_t kCount = kLanes<typename Kind::lane_t>;
+  const int64_t pitch = InnerLoops<Kind>::padded(channels);
+  for (int64_t c = 0; c < channels;) {
+    const int64_t vectors = (channels - c + kCount - 1) / kCount;
+    const auto strip = vectors >= 4   ? pool_strip<Kind, kPlain, kCells, 4>
+                       : vectors >= 2 ? pool_strip<Kind, kPlain, kCells, 2>
+                                      : pool_strip<Kind, kPlain, kCells, 1>;
+    strip(block + c, pitch, width, rows, num_rows, columns, num_columns, values + c, kCells ? cells + c : nullptr);
+    c += kCount * (vectors >= 4 ? 4 : vectors >= 2 ? 2 : 1);
   }
 }
 
@@ -267,11 +281,9 @@ template <typename Kind>
 void pool(const typename Kind::lane_t* block, bool plain, int64_t channels, int64_t width, const Window* rows,
           int64_t num_rows, const Window* columns, int64_t num_columns, typename Kind::lane_t* values,
           typename Kind::cell_t* cells) {
-  const auto strip = plain ? (cells == nullptr ? pool_strip<Kind, true, false> : pool_strip<Kind, true, true>)
-                           : (cells == nullptr ? pool_strip<Kind, false, false> : pool_strip<Kind, false, true>);
-  for (int64_t c = 0; c < channels; c += kStrip * kLanes<typename Kind::lane_t>) {
-    strip(block + c, width, rows, num_rows, columns, num_columns, values + c, cells == nullptr ? nullptr : cells + c);
-  }
+  const auto strips = plain ? (cells == nullptr ? pool_strips<Kind, true, false> : pool_strips<Kind, true, true>)
+                            : (cells == nullptr ? pool_strips<Kind, false, false> : pool_strips<Kind, false, true>);
+  strips(block, channels, width, rows, num_rows, columns, num_columns, values, cells);
 }
 
 // ---- Unpack.
@@ -468,6 +480,74 @@ void pool_plane(const typename Kind::lane_t* plane, int64_t width, const Window*
   pool(plane, width, rows, num_rows, columns, num_columns, scratch, cell_scratch, values, cells);
 }
 
+// ---- Conversions.
+
+union FloatBits {
+  float value;
+  uint32_t bits;
+};
+
+struct Float16Conversion {
+  // The exponent is moved by an addition; what was subnormal, by having float arithmetic normalise it.
+  static ROIPOOL_INLINE float widen(int16_t half) {
+    const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
+    const uint32_t magnitude = static_cast<uint32_t>(half & 0x7fff) << 13;
+    const uint32_t normal = magnitude + (magnitude >= 0x0f800000 ? 0x70000000 : 0x38000000);  // infinity, NaN; others
+    FloatBits subnormal;
+    subnormal.bits = magnitude + 0x38800000;
+    subnormal.value -= 0x1p-14f;
+    FloatBits result;
+    result.bits = sign | (magnitude < 0x00800000 ? subnormal.bits : normal);
+    return result.value;
+  }
+
+  static ROIPOOL_INLINE int16_t narrow(float value) {
+    FloatBits input;
+    input.value = value;
+    const uint32_t sign = input.bits & 0x80000000;
+    const uint32_t magnitude = input.bits ^ sign;
+    const uint32_t normal = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+    FloatBits subnormal;  // an addition that leaves the rounded number in the last bits
+    subnormal.bits = magnitude;
+    subnormal.value += 0.5f;
+    const uint32_t large = magnitude > 0x7f800000 ? 0x7e00 : 0x7c00;
+    const uint32_t finite = magnitude < 0x38800000 ? subnormal.bits - 0x3f000000 : normal;
+    return static_cast<int16_t>((sign >> 16) | (magnitude >= 0x47800000 ? large : finite));
+  }
+};
+
+struct BFloat16Conversion {
+  static ROIPOOL_INLINE float widen(int16_t bfloat) {
+    FloatBits result;
+    result.bits = static_cast<uint32_t>(static_cast<uint16_t>(bfloat)) << 16;
+    return result.value;
+  }
+
+  static ROIPOOL_INLINE int16_t narrow(float value) {
+    FloatBits input;
+    input.value = value;
+    const uint32_t rounded = (input.bits + 0x7fff + ((input.bits >> 16) & 1)) >> 16;
+    return static_cast<int16_t>(value != value ? 0x7fc0 : rounded);
+  }
+};
+
+template <typename Conversion>
+void widen(const int16_t* from, int64_t count, float* to) {
+  for (int64_t i = 0; i < count; ++i) {
+    to[i] = Conversion::widen(from[i]);
+  }
+}
+
+template <typename Conversion>
+void narrow(const float* from, int64_t count, int16_t* to) {
+  for (int64_t i = 0; i < count; ++i) {
+    to[i] = Conversion::narrow(from[i]);
+  }
+}
+
+template <typename Conversion>
+constexpr Conversions kConversions = {widen<Conversion>, narrow<Conversion>};
+
 template <typename Kind>
 constexpr RowLoops<Kind> kRowLoopsOfKind = {is_plain_plane<Kind>, pool_plane<Kind>};
 
@@ -478,6 +558,7 @@ constexpr InnerLoops<Kind> kInnerLoopsOfKind = {pack<Kind>, pool<Kind>, unpack_v
 
 const InnerLoopsOfLevel ROIPOOL_LEVEL = {kInnerLoopsOfKind<Float32Lanes>, kInnerLoopsOfKind<Float64Lanes>,
                                          kInnerLoopsOfKind<Float16Lanes>, kInnerLoopsOfKind<BFloat16Lanes>,
-                                         kRowLoopsOfKind<Float32Lanes>,   kRowLoopsOfKind<Float64Lanes>};
+                                         kRowLoopsOfKind<Float32Lanes>,   kRowLoopsOfKind<Float64Lanes>,
+                                         kConversions<Float16Conversion>, kConversions<BFloat16Conversion>};
 
 }  // namespace roipool

@@ -177,9 +177,9 @@ inline const InnerLoops<Float16Lanes>& inner_loops_of(Half) { return cpu_capabil
 
 inline const InnerLoops<BFloat16Lanes>& inner_loops_of(BFloat16) { return cpu_capability().loops->bfloat16; }
 
-// Half-precision numbers are compared as floats.
+// Half-precision numbers are compared, and their gradients summed, as floats.
 template <typename scalar_t>
-using compared_t = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
+using wide_t = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
 
 // A region that has no bins: 0 and -1.
 template <typename scalar_t>
@@ -228,13 +228,13 @@ void pool_channel(const RoIPoolProblem& problem, const Bins& bins, int64_t image
   for (const Window row : bins.rows()) {
     for (const Window column : bins.columns()) {
       int64_t best_cell = -1;
-      compared_t<scalar_t> best = 0;
+      wide_t<scalar_t> best = 0;
       if (!row.empty() && !column.empty()) {
         best_cell = row.lo * maps.width + column.lo;
         best = map[best_cell * maps.cell_stride];
         for (int64_t y = row.lo; y < row.hi; ++y) {
           for (int64_t cell = y * maps.width + column.lo; cell < y * maps.width + column.hi; ++cell) {
-            const compared_t<scalar_t> value = map[cell * maps.cell_stride];
+            const wide_t<scalar_t> value = map[cell * maps.cell_stride];
             if (value > best || std::isnan(value)) {
               best = value;
               best_cell = cell;
@@ -288,7 +288,7 @@ class BlockForward {
         output_(output),
         argmax_(argmax),
         num_blocks_(divide_up(problem.channels, kBlock)),
-        block_size_(problem.maps.num_cells() * kBlock),
+        block_size_(problem.maps.num_cells() * Loops::padded(std::min(kBlock, problem.channels))),
         packed_(problem.maps.num_images * num_blocks_ * block_size_),
         plain_(problem.maps.num_images * num_blocks_) {}
 
@@ -402,7 +402,7 @@ class BlockForward {
   const Loops& loops_ = inner_loops_of(scalar_t());
   const int64_t num_blocks_;
   const int64_t block_size_;
-  Scratch<lane_t> packed_;      // [N][num_blocks][H*W][kBlock]; of images without regions, nothing
+  Scratch<lane_t> packed_;      // [N][num_blocks] blocks; of images without regions, nothing
   std::vector<uint8_t> plain_;  // [N][num_blocks], see InnerLoops::pack
 };
 
@@ -421,7 +421,7 @@ class RowForward {
         argmax_(argmax),
         num_cells_(problem.maps.num_cells()),
         num_planes_(problem.maps.num_images * problem.channels),
-        copied_(kCompareInPlace && !problem.channels_last ? 0 : num_planes_ * num_cells_),
+        copied_(kInPlace && !problem.channels_last ? 0 : num_planes_ * num_cells_),
         planes_(num_planes_),
         plain_(num_planes_) {}
 
@@ -440,10 +440,10 @@ class RowForward {
   }
 
  private:
-  using lane_t = compared_t<scalar_t>;
+  using lane_t = wide_t<scalar_t>;
   using Loops = std::remove_cvref_t<decltype(row_loops_of(lane_t()))>;
   using cell_t = typename Loops::cell_t;
-  static constexpr bool kCompareInPlace = std::is_same_v<scalar_t, lane_t>;
+  static constexpr bool kInPlace = std::is_same_v<scalar_t, lane_t>;
 
   // What a thread works with.
   struct Worker {
@@ -465,7 +465,7 @@ class RowForward {
       for (int64_t plane = begin; plane < end; ++plane) {
         const auto* map = static_cast<const scalar_t*>(maps.data) + plane / problem_.channels * maps.image_stride +
                           plane % problem_.channels * maps.channel_stride;
-        if constexpr (kCompareInPlace) {
+        if constexpr (kInPlace) {
           planes_[plane] = map;
         }
         if (copied_.get() != nullptr) {
@@ -538,83 +538,110 @@ void forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) {
 
 // ---- Backward.
 
-template <typename scalar_t>
-using sum_of_t = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
-
 inline bool is_cell(int32_t cell, int64_t num_cells) { return cell >= 0 && cell < num_cells; }
 
-// Adds up the gradients of `channels` channels of one image, region by region and bin by bin: the order that fixes
-// every bit. One thread owns these channels, so there is nothing to synchronise.
+inline const Conversions& conversions_of(Half) { return cpu_capability().loops->float16_conversions; }
+
+inline const Conversions& conversions_of(BFloat16) { return cpu_capability().loops->bfloat16_conversions; }
+
+// The block of channels of one image that a thread scatters to.
+struct ScatterBlock {
+  int64_t image;
+  int64_t channel;
+  int64_t channels;
+};
+
+// Channels that a thread scatters to at a time: enough that what it reads of a region is of some length, few enough
+// that their cells stay in its cache and that all threads have work.
+int64_t scatter_channels(const RoIPoolProblem& problem) {
+  constexpr int64_t kCacheBytes = 1 << 20;
+  const int64_t most = problem.channels_last ? 64 : 16;
+  const int64_t least = problem.channels_last ? 16 : 1;  // a line of cache
+  const int64_t in_cache =
+      kCacheBytes / static_cast<int64_t>(sizeof(float)) / std::max<int64_t>(1, problem.maps.num_cells());
+  const int64_t share = problem.maps.num_images * problem.channels / (4 * torch::stable::get_num_threads());
+  return std::clamp(std::min(in_cache, share), least, most);
+}
+
+// Adds up the gradients of a block, region by region and bin by bin: the order that fixes every bit. One thread owns
+// the block, so there is nothing to synchronise.
 //
-//   sums  0 at first; of cell 0 of the first channel, the others by the strides
+//   sums  of the block, 0 at first: [channels][H*W] by channel_stride, or [H*W][channels] by cell_stride
 template <typename scalar_t, typename sum_t>
-void scatter(const RoIPoolProblem& problem, const RegionsByImage& regions, int64_t image, int64_t channel,
-             int64_t channels, const scalar_t* grad_output, const int32_t* argmax, sum_t* sums, int64_t channel_stride,
+void scatter(const RoIPoolProblem& problem, const RegionsByImage& regions, const ScatterBlock& block,
+             const scalar_t* grad_output, const int32_t* argmax, sum_t* sums, int64_t channel_stride,
              int64_t cell_stride) {
   const int64_t num_cells = problem.maps.num_cells();
   const int64_t num_bins = problem.num_bins();
-  const auto add = [&](int64_t from, sum_t* target) {
-    if (is_cell(argmax[from], num_cells)) {
-      target[argmax[from] * cell_stride] += static_cast<sum_t>(grad_output[from]);
-    }
-  };
-  for (const int64_t* k = regions.begin(image); k != regions.end(image); ++k) {
-    int64_t from = *k * problem.region_stride + channel * problem.channel_stride;
-    if (problem.channels_last) {
-      for (int64_t bin = 0; bin < num_bins; ++bin, from += problem.bin_stride) {
-        for (int64_t c = 0; c < channels; ++c) {
-          add(from + c, sums + c);
-        }
+  // What is adjacent in grad_output and argmax: the bins of one channel, or the channels of one bin.
+  const int64_t num_runs = problem.channels_last ? num_bins : block.channels;
+  const int64_t run_length = problem.channels_last ? block.channels : num_bins;
+  const int64_t run_stride = problem.channels_last ? problem.bin_stride : problem.channel_stride;
+  const Scratch<sum_t> widened(std::is_same_v<scalar_t, sum_t> ? 0 : run_length);
+  for (const int64_t* k = regions.begin(block.image); k != regions.end(block.image); ++k) {
+    for (int64_t run = 0; run < num_runs; ++run) {
+      const int64_t from = *k * problem.region_stride + block.channel * problem.channel_stride + run * run_stride;
+      const int32_t* cells = argmax + from;
+      const sum_t* grads;
+      if constexpr (std::is_same_v<scalar_t, sum_t>) {
+        grads = grad_output + from;
+      } else {
+        conversions_of(scalar_t())
+            .widen(reinterpret_cast<const int16_t*>(grad_output + from), run_length, widened.get());
+        grads = widened.get();
       }
-    } else {
-      for (int64_t c = 0; c < channels; ++c) {
-        for (int64_t bin = 0; bin < num_bins; ++bin) {
-          add(from++, sums + c * channel_stride);
+      if (problem.channels_last) {
+        for (int64_t c = 0; c < run_length; ++c) {
+          if (is_cell(cells[c], num_cells)) {
+            sums[cells[c] * cell_stride + c] += grads[c];
+          }
+        }
+      } else {
+        sum_t* plane = sums + run * channel_stride;
+        for (int64_t bin = 0; bin < run_length; ++bin) {
+          if (is_cell(cells[bin], num_cells)) {
+            plane[cells[bin]] += grads[bin];
+          }
         }
       }
     }
   }
 }
 
-// Channels that a thread scatters to at a time: enough that what it reads of a region is of some length, few enough
-// that their cells stay in its cache.
-constexpr int64_t kScatterBlock = 16;
-
 // grad_output, argmax: [K, C, PH, PW]; problem.maps.data is grad_input, every element of which is written
 template <typename scalar_t>
 void backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const int32_t* argmax) {
-  using sum_t = sum_of_t<scalar_t>;
-  constexpr bool kSumsInPlace = std::is_same_v<scalar_t, sum_t>;
+  using sum_t = wide_t<scalar_t>;
+  constexpr bool kInPlace = std::is_same_v<scalar_t, sum_t>;
   const FeatureMaps& maps = problem.maps;
   auto* grad_input = static_cast<scalar_t*>(maps.data);
   const int64_t num_cells = maps.num_cells();
-  const int64_t block = scatter_block(problem);
-  const int64_t num_blocks = divide_up(problem.channels, block);
+  const int64_t most_channels = std::min(scatter_channels(problem), problem.channels);
+  const int64_t num_blocks = most_channels == 0 ? 0 : divide_up(problem.channels, most_channels);
   const RegionsByImage regions(problem, 0, problem.num_rois);
 
-  parallel_for(0, maps.num_images * num_blocks, grain_of(num_cells * block), [&](int64_t begin, int64_t end) {
-    std::vector<sum_t> buffer(kSumsInPlace ? 0 : num_cells * block);
+  parallel_for(0, maps.num_images * num_blocks, grain_of(num_cells * most_channels), [&](int64_t begin, int64_t end) {
+    const Scratch<sum_t> buffer(kInPlace ? 0 : num_cells * most_channels);
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t image = task % maps.num_images;  // every thread gets blocks of all images: the work is even
-      const int64_t channel = task / maps.num_images * block;
-      const int64_t channels = std::min(block, problem.channels - channel);
+      const int64_t image = task % maps.num_images;  // every thread gets blocks of all images, so the work is even
+      const int64_t channel = task / maps.num_images * most_channels;
+      const ScatterBlock block = {image, channel, std::min(most_channels, problem.channels - channel)};
       scalar_t* grad = grad_input + image * maps.image_stride + channel * maps.channel_stride;
-      // The block in memory order, of grad_input: rows of `length` adjacent elements.
-      const int64_t rows = problem.channels_last ? num_cells : channels;
-      const int64_t length = problem.channels_last ? channels : num_cells;
-      const int64_t stride = problem.channels_last ? maps.cell_stride : maps.channel_stride;
-      if constexpr (kSumsInPlace) {
-        for (int64_t row = 0; row < rows; ++row) {
-          std::fill_n(grad + row * stride, length, scalar_t(0));
+      // What is adjacent in grad_input: the cells of one channel, or the channels of one cell.
+      const int64_t num_runs = problem.channels_last ? num_cells : block.channels;
+      const int64_t run_length = problem.channels_last ? block.channels : num_cells;
+      const int64_t run_stride = problem.channels_last ? maps.cell_stride : maps.channel_stride;
+      if constexpr (kInPlace) {
+        for (int64_t run = 0; run < num_runs; ++run) {
+          std::fill_n(grad + run * run_stride, run_length, scalar_t(0));
         }
-        scatter(problem, regions, image, channel, channels, grad_output, argmax, grad, maps.channel_stride,
-                maps.cell_stride);
+        scatter(problem, regions, block, grad_output, argmax, grad, maps.channel_stride, maps.cell_stride);
       } else {
-        std::fill(buffer.begin(), buffer.end(), sum_t(0));
-        scatter(problem, regions, image, channel, channels, grad_output, argmax, buffer.data(),
-                problem.channels_last ? 1 : length, problem.channels_last ? length : 1);
-        for (int64_t row = 0; row < rows; ++row) {
-          std::copy_n(buffer.data() + row * length, length, grad + row * stride);
+        std::fill_n(buffer.get(), num_runs * run_length, sum_t(0));
+        scatter(problem, regions, block, grad_output, argmax, buffer.get(), num_cells, block.channels);
+        for (int64_t run = 0; run < num_runs; ++run) {
+          conversions_of(scalar_t())
+              .narrow(buffer.get() + run * run_length, run_length, reinterpret_cast<int16_t*>(grad + run * run_stride));
         }
       }
     }
