@@ -544,18 +544,29 @@ inline const Conversions& conversions_of(Half) { return cpu_capability().loops->
 
 inline const Conversions& conversions_of(BFloat16) { return cpu_capability().loops->bfloat16_conversions; }
 
-// The block of channels of one image that a thread scatters to.
+template <typename scalar_t>
+void copy_narrowed(const wide_t<scalar_t>* from, int64_t count, scalar_t* to) {
+  if constexpr (std::is_same_v<scalar_t, wide_t<scalar_t>>) {
+    std::copy_n(from, count, to);
+  } else {
+    conversions_of(scalar_t()).narrow(from, count, reinterpret_cast<int16_t*>(to));
+  }
+}
+
+// What a thread scatters to at a time: some channels and cells of one image.
 struct ScatterBlock {
   int64_t image;
   int64_t channel;
   int64_t channels;
+  int64_t first_cell;
+  int64_t num_cells;
 };
 
 // Channels that a thread scatters to at a time: enough that what it reads of a region is of some length, few enough
 // that their cells stay in its cache and that all threads have work.
 int64_t scatter_channels(const RoIPoolProblem& problem) {
   constexpr int64_t kCacheBytes = 1 << 20;
-  const int64_t most = problem.channels_last ? 64 : 16;
+  const int64_t most = problem.channels_last ? 32 : 16;
   const int64_t least = problem.channels_last ? 16 : 1;  // a line of cache
   const int64_t in_cache =
       kCacheBytes / static_cast<int64_t>(sizeof(float)) / std::max<int64_t>(1, problem.maps.num_cells());
@@ -566,22 +577,30 @@ int64_t scatter_channels(const RoIPoolProblem& problem) {
 // Adds up the gradients of a block, region by region and bin by bin: the order that fixes every bit. One thread owns
 // the block, so there is nothing to synchronise.
 //
-//   sums  of the block, 0 at first: [channels][H*W] by channel_stride, or [H*W][channels] by cell_stride
+//   sums  of the block, 0 at first: [channels][num_cells] by channel_stride, or [num_cells][channels] by cell_stride
 template <typename scalar_t, typename sum_t>
 void scatter(const RoIPoolProblem& problem, const RegionsByImage& regions, const ScatterBlock& block,
              const scalar_t* grad_output, const int32_t* argmax, sum_t* sums, int64_t channel_stride,
              int64_t cell_stride) {
-  const int64_t num_cells = problem.maps.num_cells();
   const int64_t num_bins = problem.num_bins();
   // What is adjacent in grad_output and argmax: the bins of one channel, or the channels of one bin.
   const int64_t num_runs = problem.channels_last ? num_bins : block.channels;
   const int64_t run_length = problem.channels_last ? block.channels : num_bins;
   const int64_t run_stride = problem.channels_last ? problem.bin_stride : problem.channel_stride;
   const Scratch<sum_t> widened(std::is_same_v<scalar_t, sum_t> ? 0 : run_length);
-  for (const int64_t* k = regions.begin(block.image); k != regions.end(block.image); ++k) {
+  constexpr int64_t kLine = 64 / sizeof(int32_t);  // elements of argmax in a line of cache
+  const int64_t* last = regions.end(block.image);
+  for (const int64_t* k = regions.begin(block.image); k != last; ++k) {
     for (int64_t run = 0; run < num_runs; ++run) {
       const int64_t from = *k * problem.region_stride + block.channel * problem.channel_stride + run * run_stride;
-      const int32_t* cells = argmax + from;
+      // What comes next lies too far away for the processor to foresee: in channels_last the bins after this one, else
+      // the same channel of the next region.
+      const int64_t next =
+          problem.channels_last ? from + 4 * run_stride : from + (k[k + 1 < last] - *k) * problem.region_stride;
+      for (int64_t i = 0; i < run_length; i += kLine) {
+        __builtin_prefetch(argmax + next + i);
+        __builtin_prefetch(grad_output + next + i);
+      }
       const sum_t* grads;
       if constexpr (std::is_same_v<scalar_t, sum_t>) {
         grads = grad_output + from;
@@ -590,18 +609,12 @@ void scatter(const RoIPoolProblem& problem, const RegionsByImage& regions, const
             .widen(reinterpret_cast<const int16_t*>(grad_output + from), run_length, widened.get());
         grads = widened.get();
       }
-      if (problem.channels_last) {
-        for (int64_t c = 0; c < run_length; ++c) {
-          if (is_cell(cells[c], num_cells)) {
-            sums[cells[c] * cell_stride + c] += grads[c];
-          }
-        }
-      } else {
-        sum_t* plane = sums + run * channel_stride;
-        for (int64_t bin = 0; bin < run_length; ++bin) {
-          if (is_cell(cells[bin], num_cells)) {
-            plane[cells[bin]] += grads[bin];
-          }
+      sum_t* run_sums = problem.channels_last ? sums : sums + run * channel_stride;
+      const int64_t lane_stride = problem.channels_last ? 1 : 0;
+      for (int64_t i = 0; i < run_length; ++i) {
+        const int64_t cell = argmax[from + i] - block.first_cell;
+        if (cell >= 0 && cell < block.num_cells) {
+          run_sums[cell * cell_stride + i * lane_stride] += grads[i];
         }
       }
     }
@@ -612,36 +625,49 @@ void scatter(const RoIPoolProblem& problem, const RegionsByImage& regions, const
 template <typename scalar_t>
 void backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const int32_t* argmax) {
   using sum_t = wide_t<scalar_t>;
-  constexpr bool kInPlace = std::is_same_v<scalar_t, sum_t>;
   const FeatureMaps& maps = problem.maps;
   auto* grad_input = static_cast<scalar_t*>(maps.data);
-  const int64_t num_cells = maps.num_cells();
   const int64_t most_channels = std::min(scatter_channels(problem), problem.channels);
-  const int64_t num_blocks = most_channels == 0 ? 0 : divide_up(problem.channels, most_channels);
+  const int64_t num_blocks = most_channels == 0 ? 0 : maps.num_images * divide_up(problem.channels, most_channels);
+  if (num_blocks == 0) {
+    return;
+  }
+  // Where there are too few blocks for all threads, they share the cells of one: each reads it all, and adds its part.
+  const int64_t num_parts = divide_up(torch::stable::get_num_threads(), num_blocks);
+  const int64_t most_cells = divide_up(maps.num_cells(), num_parts);
+  // Sums are made in place, unless they need another type, or a few channels of each cell would lie so far apart that
+  // they fill but a part of the cache.
+  const bool in_place =
+      std::is_same_v<scalar_t, sum_t> && (!problem.channels_last || most_channels == problem.channels);
   const RegionsByImage regions(problem, 0, problem.num_rois);
 
-  parallel_for(0, maps.num_images * num_blocks, grain_of(num_cells * most_channels), [&](int64_t begin, int64_t end) {
-    const Scratch<sum_t> buffer(kInPlace ? 0 : num_cells * most_channels);
+  parallel_for(0, num_blocks * num_parts, grain_of(most_cells * most_channels), [&](int64_t begin, int64_t end) {
+    const Scratch<sum_t> buffer(in_place ? 0 : most_cells * most_channels);
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t image = task % maps.num_images;  // every thread gets blocks of all images, so the work is even
-      const int64_t channel = task / maps.num_images * most_channels;
-      const ScatterBlock block = {image, channel, std::min(most_channels, problem.channels - channel)};
-      scalar_t* grad = grad_input + image * maps.image_stride + channel * maps.channel_stride;
+      ScatterBlock block;
+      block.image = task / num_parts % maps.num_images;  // every thread gets blocks of all images: the work is even
+      block.channel = task / num_parts / maps.num_images * most_channels;
+      block.channels = std::min(most_channels, problem.channels - block.channel);
+      block.first_cell = task % num_parts * most_cells;
+      block.num_cells = std::clamp<int64_t>(maps.num_cells() - block.first_cell, 0, most_cells);
+      scalar_t* grad = grad_input + block.image * maps.image_stride + block.channel * maps.channel_stride +
+                       block.first_cell * maps.cell_stride;
       // What is adjacent in grad_input: the cells of one channel, or the channels of one cell.
-      const int64_t num_runs = problem.channels_last ? num_cells : block.channels;
-      const int64_t run_length = problem.channels_last ? block.channels : num_cells;
+      const int64_t num_runs = problem.channels_last ? block.num_cells : block.channels;
+      const int64_t run_length = problem.channels_last ? block.channels : block.num_cells;
       const int64_t run_stride = problem.channels_last ? maps.cell_stride : maps.channel_stride;
-      if constexpr (kInPlace) {
+      if (in_place) {
         for (int64_t run = 0; run < num_runs; ++run) {
           std::fill_n(grad + run * run_stride, run_length, scalar_t(0));
         }
-        scatter(problem, regions, block, grad_output, argmax, grad, maps.channel_stride, maps.cell_stride);
+        scatter(problem, regions, block, grad_output, argmax, reinterpret_cast<sum_t*>(grad), maps.channel_stride,
+                maps.cell_stride);
       } else {
         std::fill_n(buffer.get(), num_runs * run_length, sum_t(0));
-        scatter(problem, regions, block, grad_output, argmax, buffer.get(), num_cells, block.channels);
+        scatter(problem, regions, block, grad_output, argmax, buffer.get(), block.num_cells,
+                problem.channels_last ? block.channels : 1);
         for (int64_t run = 0; run < num_runs; ++run) {
-          conversions_of(scalar_t())
-              .narrow(buffer.get() + run * run_length, run_length, reinterpret_cast<int16_t*>(grad + run * run_stride));
+          copy_narrowed(buffer.get() + run * run_length, run_length, grad + run * run_stride);
         }
       }
     }
