@@ -3,8 +3,8 @@
     python benchmarks/run.py --workload fpn --workload vgg --mode inference --json result.json --plot result.png
 
 A figure is the median over the rounds; the spread is the distance between its quartiles. On a shared machine only the
-ratios mean anything: "x roipool" is a peer's median over roipool's, "x floor" is a median over the time that it takes to
-copy as many bytes as the call must read and write once, between buffers that are mapped already.
+ratios mean anything: "x roipool" is a peer's median over roipool's, "x floor" is a median over the time that it takes
+to copy as many bytes as the call must read and write once, between buffers that are mapped already.
 
 Results and gradients live in fresh memory, as they do for users; how much of the time that is depends on the allocator:
 run under THP_MEM_ALLOC_ENABLE=1 (huge pages) and without. MXNet is timed right after the others, in a process of its
@@ -64,11 +64,10 @@ def make_call(mode: str, pool: Pool, parts: list[Part], output_size: tuple[int, 
 
     if mode == "forward":
         return forward
-    outputs = forward()
-    grads = [torch.ones_like(output) for output in outputs]
+    grads = [torch.ones_like(output) for output in forward()]
     if mode == "backward":
+        outputs = forward()
         return lambda: list(torch.autograd.grad(outputs, inputs, grads, retain_graph=True))
-    del outputs
     return lambda: list(torch.autograd.grad(forward(), inputs, grads))
 
 
@@ -267,6 +266,7 @@ def plot(results: list[Result], path: Path) -> None:
 
 def write_json(results: list[Result], path: Path) -> None:
     report = {"environment": environment(), "results": [asdict(result) for result in results]}
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
 
 

@@ -1,6 +1,6 @@
 // One region -> its bins on one axis. The only place that interprets coordinates; host and device.
 //
-// T is double where the rois are float64, else float. Each line below is a single IEEE operation in T: the library is
+// T is double where the rois are float64, else float. Every operation is a single IEEE operation in T: the library is
 // built without fast-math and without contraction to fused multiply-add, so CPU and CUDA get the same integers.
 #pragma once
 
@@ -51,8 +51,8 @@ ROIPOOL_HOST_DEVICE inline int64_t image_of(const T* roi, int64_t num_images) {
   return image < num_images ? image : -1;
 }
 
-// One end of a region in cells. A product that is NaN (infinity times a scale that T rounds to 0, say) is no
-// coordinate.
+// One end of a region in cells; false where it is not finite. A product that is NaN is no coordinate either: 0 times a
+// scale that T rounds to infinity.
 template <typename T>
 ROIPOOL_HOST_DEVICE inline bool scale_coordinate(T coordinate, T spatial_scale, int32_t* cell) {
   const T limit = T(536870912);  // 2^29: sums of two such numbers still fit an int

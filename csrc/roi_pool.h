@@ -5,7 +5,7 @@
 
 namespace roipool {
 
-// The feature maps of a batch. A kernel asks where the map of a region is rather than assume that there is only one.
+// The feature maps of a batch.
 struct FeatureMaps {
   void* data;              // [N, C, H, W]: input, or grad_input in the backward
   int64_t num_images;      // N

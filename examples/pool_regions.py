@@ -37,9 +37,11 @@ FEATURE_BINS = 7
 def load_image(path: Path | None) -> np.ndarray:
     """(H, W, 3), floats in 0..1."""
     image = skimage.data.coffee() if path is None else skimage.io.imread(path)
-    if image.ndim == 2:
-        image = skimage.color.gray2rgb(image)
-    return skimage.util.img_as_float32(image[..., :3])
+    if image.ndim == 3 and image.shape[2] in (2, 4):
+        image = image[..., :-1]  # without alpha
+    if image.ndim == 2 or image.shape[2] == 1:
+        image = skimage.color.gray2rgb(image.reshape(image.shape[:2]))
+    return skimage.util.img_as_float32(image)
 
 
 def propose_regions(image: np.ndarray, num_regions: int) -> Tensor:

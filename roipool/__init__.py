@@ -1,6 +1,6 @@
 """ROI max pooling for PyTorch: the operator, its module, and the reference that says what they compute."""
 
-from roipool import _library as _library  # first: without the native library nothing else makes sense
+from roipool import _library as _library  # first: nothing works without the native library
 from roipool import mxnet, reference
 from roipool.functional import roi_pool
 from roipool.modules import RoIPool

@@ -4,6 +4,7 @@ The checks in the fake kernels repeat those of csrc/roi_pool_op.h word for word,
 same way in eager mode, under torch.compile and in export.
 """
 
+import importlib
 import math
 from collections.abc import Callable
 
@@ -12,12 +13,11 @@ from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
 try:
-    from roipool import _C as _C
+    importlib.import_module("roipool._C")
 except ImportError as error:
     raise ImportError(
-        f"roipool's native library roipool._C is missing or does not load ({error}): reinstall it with "
-        "`pip install --force-reinstall --no-deps roipool`, or, in a checkout of the source, build it with "
-        "`pip install --no-build-isolation -e .`"
+        f"roipool's native library roipool._C is missing or does not load ({error}): reinstall roipool from where you "
+        "installed it, or, in a checkout of the source, build it with `pip install --no-build-isolation -e .`"
     ) from error
 
 from roipool import autograd

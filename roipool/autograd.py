@@ -39,11 +39,14 @@ class RoIPoolFunction(Function):
         _, argmax = output
         ctx.map_size = (input.shape[0], input.shape[2], input.shape[3])
         ctx.mark_non_differentiable(argmax)
+        ctx.set_materialize_grads(False)  # of argmax, that would be a tensor of zeros in each backward
         ctx.save_for_backward(rois, argmax)
         ctx.save_for_forward(rois, argmax)
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if grad_output is None:
+            return None, None, None, None, None
         grad_input = ops.roi_pool_backward.default(grad_output, *ctx.saved_tensors, *ctx.map_size)
         return grad_input, None, None, None, None
 

@@ -2,7 +2,7 @@
 
 import numbers
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeGuard, overload
 
 import torch
 from torch import Tensor
@@ -10,18 +10,29 @@ from torch import Tensor
 from roipool._library import FEATURE_DTYPES, ROI_DTYPES, dtype_name
 
 
-def _is(value: object, number: type, symbol: type) -> bool:
-    """A Python or NumPy number of that kind, or torch.compile's symbol for one."""
-    return isinstance(value, (number, symbol)) and not isinstance(value, bool)
+def is_int(value: object) -> TypeGuard[int]:
+    """A Python or NumPy int, or torch.compile's symbol for one."""
+    return isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool)
+
+
+def is_real(value: object) -> TypeGuard[float]:
+    """A Python or NumPy number, or torch.compile's symbol for one."""
+    return isinstance(value, (numbers.Real, torch.SymInt, torch.SymFloat)) and not isinstance(value, bool)
 
 
 def pair(output_size: Any) -> tuple[int, int]:
+    """(PH, PW) of either form of output_size."""
     sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,)
-    if not all(_is(size, numbers.Integral, torch.SymInt) for size in sizes):
+    if not all(is_int(size) for size in sizes):
         raise TypeError(f"output_size must be an int or a pair of ints (PH, PW), got {output_size!r}")
     if len(sizes) not in (1, 2):
         raise ValueError(f"output_size must be an int or a pair of ints (PH, PW), got {output_size!r}")
-    return sizes[0], sizes[-1]
+    height, width = sizes[0], sizes[-1]
+    if max(height, width) >= 2**63:  # the operator refuses what is out of its range, but sees no more than 64 bits
+        raise ValueError(
+            f"output_size must be at least 1 (and at most 2147483647) in both dimensions, got ({height}, {width})"
+        )
+    return height, width
 
 
 def check_types(input: Any, spatial_scale: Any) -> None:
@@ -29,8 +40,10 @@ def check_types(input: Any, spatial_scale: Any) -> None:
         raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
     if input.dtype not in FEATURE_DTYPES:
         raise TypeError(f"input must be float16, bfloat16, float32 or float64, got {dtype_name(input.dtype)}")
-    if not _is(spatial_scale, numbers.Real, torch.SymFloat):
+    if not is_real(spatial_scale):
         raise TypeError(f"spatial_scale must be a float, got {type(spatial_scale).__name__}")
+    if isinstance(spatial_scale, int) and spatial_scale.bit_length() > 1023:
+        raise ValueError("spatial_scale must be finite and greater than 0, got an int beyond the range of floats")
 
 
 def _check_boxes(boxes: Any, name: str, input: Tensor) -> None:
@@ -93,6 +106,17 @@ def roi_pool(
     *,
     return_argmax: Literal[True],
 ) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def roi_pool(
+    input: Tensor,
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scale: float = 1.0,
+    *,
+    return_argmax: bool,
+) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
 def roi_pool(

@@ -49,7 +49,10 @@ def roi_pool(
     *,
     return_argmax: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The same as :func:`roipool.roi_pool`, region by region and bin by bin, on CPU. No derivative."""
+    """What :func:`roipool.roi_pool` computes, region by region and bin by bin.
+
+    On CPU, without a derivative, and for valid arguments only: it checks none.
+    """
     pooled_height, pooled_width = pair(output_size)
     rois = rois_of(boxes, input)
     rois = rois.to(torch.promote_types(rois.dtype, torch.float32))  # int and half-precision rois are widened

@@ -7,9 +7,9 @@ hypothesis.settings.register_profile("roipool", deadline=None, derandomize=True,
 hypothesis.settings.load_profile("roipool")
 
 
-@pytest.fixture(params=[1, 2], ids=["1-thread", "2-threads"])
-def num_threads(request):
+@pytest.fixture
+def set_num_threads():
+    """torch.set_num_threads, undone after the test."""
     before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
+    yield torch.set_num_threads
     torch.set_num_threads(before)

@@ -1,5 +1,6 @@
 """What several test files need: comparison by bits, awkward inputs, the lists that tests run over."""
 
+import math
 import random
 
 import torch
@@ -58,15 +59,15 @@ LAYOUTS = [contiguous, channels_last, sliced, sliced_channels_last, transposed]
 
 
 def features(shape: tuple[int, ...], dtype: torch.dtype, seed: int, kind: str = "distinct") -> Tensor:
-    """distinct: normal numbers. ties: a handful of values, both zeros among them. special: also NaN and infinities."""
+    """distinct: normal numbers. ties: a handful of values, both zeros among them. special: also infinities and NaNs."""
     generator = torch.Generator().manual_seed(seed)
     if kind == "distinct":
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-    values = [0.0, -0.0, 1.0, -1.0, 2.0]
+    values = torch.tensor([0.0, -0.0, 1.0, -1.0, 2.0], dtype=dtype)
     if kind == "special":
-        values += [float("nan"), float("inf"), float("-inf"), float("-inf")]
-    chosen = torch.randint(len(values), shape, generator=generator)
-    return torch.tensor(values, dtype=dtype)[chosen]
+        nan, inf = (torch.tensor([value], dtype=dtype) for value in [math.nan, math.inf])
+        values = torch.cat([values, inf, -inf, -inf, nan, -nan])  # -nan has its sign bit set, as 0/0 has on x86
+    return values[torch.randint(len(values), shape, generator=generator)]
 
 
 def random_rois(num_rois: int, num_images: int, height: float, width: float, seed: int, wild: bool = False) -> Tensor:

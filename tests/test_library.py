@@ -1,5 +1,6 @@
 """The operators as PyTorch sees them: opcheck, misuse, fake kernels that refuse what the native ones refuse."""
 
+import os
 import shutil
 import site
 import subprocess
@@ -240,9 +241,39 @@ def import_without_library(folder: Path, library: bytes | None) -> str:
     return run.stderr.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize("library", [None, b"", b"not a library"], ids=["missing", "empty", "broken"])
-def test_import_fails_with_reason_and_remedy(tmp_path, library):
+REASONS = {
+    "missing": (None, "No module named 'roipool._C'"),
+    "empty": (b"", "file too short"),
+    "broken": (b"not a library" * 100, "invalid ELF header"),
+}
+
+
+@pytest.mark.parametrize("fault", REASONS)
+def test_import_fails_with_reason_and_remedy(tmp_path, fault):
+    library, reason = REASONS[fault]
     error = import_without_library(tmp_path, library)
     assert error.startswith("ImportError: roipool's native library roipool._C is missing or does not load (")
-    assert "pip install --force-reinstall" in error
+    assert reason in error
     assert "pip install --no-build-isolation -e ." in error
+
+
+def test_capability_that_is_none_is_refused_at_import():
+    environment = {**os.environ, "ROIPOOL_CPU_CAPABILITY": "sse9"}
+    run = subprocess.run(
+        [sys.executable, "-c", "import roipool"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert run.returncode != 0
+    assert "ROIPOOL_CPU_CAPABILITY must be one that this processor has (default" in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("capability", ["default", roipool._C.cpu_capability])
+def test_capability_can_be_chosen(capability):
+    environment = {**os.environ, "ROIPOOL_CPU_CAPABILITY": capability}
+    command = [sys.executable, "-c", "import roipool; print(roipool._C.cpu_capability)"]
+    assert subprocess.run(command, capture_output=True, text=True, env=environment).stdout.strip() == capability
+
+
+def test_out_of_memory_says_so():
+    rois = torch.zeros(2**20, 5)
+    with pytest.raises(RuntimeError, match=r"cannot allocate a tensor of shape \(1048576, 8, 65536, 65536\)"):
+        ops.roi_pool(torch.zeros(1, 8, 4, 5), rois, 2**16, 2**16, 1.0)

@@ -155,17 +155,53 @@ def test_argmax_that_is_no_cell_is_ignored(cell, layout):
 
 def test_nan_payloads_and_signed_zeros_survive():
     """The output is a cell of the input, bit for bit: a NaN keeps its payload, -0.0 its sign."""
-    bits = {torch.float32: 0x7FA00001, torch.bfloat16: 0x7FA1, torch.float16: 0x7D01}  # signalling NaNs
-    integers = {2: torch.int16, 4: torch.int32}
-    for dtype, payload in bits.items():
-        for layout in [contiguous, channels_last]:
-            x = torch.zeros(1, 20, 3, 3, dtype=dtype).view(integers[dtype.itemsize])
-            x[:, ::2, 1, 1] = payload
-            x = x.view(dtype)
-            x[:, 1::2] = -0.0
-            rois = torch.zeros(8, 5)
-            rois[:, 3:] = 2
-            check_against_reference(layout(x), rois, (1, 1), 1.0)
+    # signalling NaNs, without and with the sign bit
+    bits = {
+        torch.float64: [0x7FF4000000000001, -0x000BFFFFFFFFFFFF],
+        torch.float32: [0x7FA00001, -0x005FFFFF],
+        torch.bfloat16: [0x7FA1, -0x005F],
+        torch.float16: [0x7D01, -0x02FF],
+    }
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    for dtype, payloads in bits.items():
+        for payload in payloads:
+            for layout in [contiguous, channels_last]:
+                for channels in [3, 20]:
+                    x = torch.zeros(1, channels, 3, 20, dtype=dtype).view(integers[dtype.itemsize])
+                    x[:, ::2, 1, 1] = payload
+                    assert x.view(dtype)[0, 0, 1, 1].isnan()
+                    x = x.view(dtype)
+                    x[:, 1::2] = -0.0
+                    rois = torch.zeros(8, 5)
+                    rois[:, 3:] = 19
+                    check_against_reference(layout(x), rois, (1, 1), 1.0)
+                    check_against_reference(layout(x), rois, (3, 7), 1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+def test_every_half_precision_gradient_passes_through(layout, dtype):
+    """All 65536 of them, each alone in its cell."""
+    every = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype).view(1, 1, 256, 256)
+    argmax = torch.arange(2**16, dtype=torch.int32).view(1, 1, 256, 256)
+    every, argmax = (layout(t.expand(1, 20, 256, 256)) for t in [every, argmax])
+    grad_input = ops.roi_pool_backward(every, torch.zeros(1, 5), argmax, 1, 256, 256)
+    numbers = ~every.isnan()
+    assert_same_bits(grad_input[numbers], (every + 0.0)[numbers])  # the sum starts from 0, so -0.0 becomes 0.0
+    assert grad_input[~numbers].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_sums_are_rounded_to_nearest_even(dtype):
+    """Sums of two, of all magnitudes: those that lie halfway, that are subnormal, that overflow."""
+    generator = torch.Generator().manual_seed(0)
+    bits = torch.randint(-(2**15), 2**15, (2, 1, 300, 300), generator=generator).to(torch.int16)
+    a, b = bits.view(dtype).nan_to_num(1.0, 2.0, 3.0)
+    b[:, ::2] = (a * 2.0**-9)[:, ::2]  # near the halfway points
+    grads = torch.stack([a, b])
+    argmax = torch.arange(300 * 300, dtype=torch.int32).view(1, 1, 300, 300).expand(2, 1, 300, 300)
+    grad_input = ops.roi_pool_backward(grads, torch.zeros(2, 5), argmax, 1, 300, 300)
+    assert_same_bits(grad_input[0], (0.0 + a.float() + b.float()).to(dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -176,7 +212,8 @@ def test_whole_map_is_adaptive_max_pool2d(layout, dtype):
     for bins in [(1, 1), (7, 7), (6, 5), (30, 41), (40, 50)]:
         output, argmax = ops.roi_pool_with_argmax(x, rois, *bins, 1.0)
         expected, indices = F.adaptive_max_pool2d(x.contiguous(), bins, return_indices=True)
-        assert_same_bits(output, expected.repeat(5, 1, 1, 1))
+        # torch rewrites the bits of NaNs of bfloat16
+        assert_same_bits(output.nan_to_num(7.0), expected.nan_to_num(7.0).repeat(5, 1, 1, 1))
         assert torch.equal(argmax.long(), indices.repeat(5, 1, 1, 1))
 
 
@@ -211,12 +248,33 @@ def test_onnxruntime_agrees(shape, output_size, spatial_scale, layout):
 # ---- The same bits whatever the circumstances.
 
 
+def all_results(x, rois, output_size):
+    output, argmax = ops.roi_pool_with_argmax(x, rois, *output_size, 1.0)
+    return [
+        output,
+        argmax,
+        ops.roi_pool(x, rois, *output_size, 1.0),
+        ops.roi_pool_gather(x, rois, argmax),
+        ops.roi_pool_backward(output, rois, argmax, x.shape[0], *x.shape[2:]),
+    ]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
-@pytest.mark.parametrize("channels", [3, 100])
-def test_same_bits_for_any_number_of_threads(num_threads, channels, layout, dtype):
+@pytest.mark.parametrize("channels", [1, 3, 100])
+def test_same_bits_for_any_number_of_threads(set_num_threads, channels, layout, dtype):
     x = layout(features((3, channels, 40, 40), dtype, seed=0))
-    check_against_reference(x, random_rois(60, 3, 40, 40, seed=0), (5, 6), 1.0)
+    # By cells; then by rows, or by blocks of channels. The last is more work than one thread gets.
+    for num_rois, output_size in [(2, (20, 20)), (60, (5, 6)), (600, (7, 7))]:
+        rois = random_rois(num_rois, 3, 40, 40, seed=0)
+        set_num_threads(1)
+        expected = all_results(x, rois, output_size)
+        for num_threads in [2, 3, 7]:
+            set_num_threads(num_threads)
+            for actual, one_thread in zip(all_results(x, rois, output_size), expected, strict=True):
+                assert_same_bits(actual, one_thread)
+        if num_rois < 100:
+            check_against_reference(x, rois, output_size, 1.0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -248,6 +306,10 @@ def test_calls_from_several_python_threads():
         (features((2, 70, 20, 20), torch.float32, seed=i), random_rois(30, 2, 20, 20, seed=i)) for i in range(4)
     ]
     expected = [reference.roi_pool(x, rois, 4) for x, rois in problems]
+    expected_grads = []
+    for x, rois in problems:
+        output, argmax = reference.roi_pool(x, rois, 4, return_argmax=True)
+        expected_grads.append(reference.roi_pool_backward(torch.ones_like(output), rois, argmax, x.shape))
     failures = []
 
     def work(i):
@@ -258,6 +320,7 @@ def test_calls_from_several_python_threads():
             output.sum().backward()
             try:
                 assert_same_bits(output, expected[i])
+                assert_same_bits(leaf.grad, expected_grads[i])
             except AssertionError as error:
                 failures.append(error)
 
@@ -269,9 +332,10 @@ def test_calls_from_several_python_threads():
     assert not failures
 
 
-# ---- More elements than an int32 can count: about 5 GB of memory each.
+# ---- More elements than an int32 can count: 5 GB of memory, and 13 GB for the last.
 
 
+@pytest.mark.large
 def test_input_of_more_than_2_to_the_31_elements():
     x = torch.zeros(2, 16, 8200, 8200, dtype=torch.bfloat16)
     assert x.numel() > 2**31
@@ -288,6 +352,7 @@ def test_input_of_more_than_2_to_the_31_elements():
     assert grad_input[1, :, 8190:].float().sum() == 16
 
 
+@pytest.mark.large
 def test_output_of_more_than_2_to_the_31_elements():
     x = features((1, 64, 3, 3), torch.bfloat16, seed=0)
     rois = torch.tensor([[0.0, 0, 0, 2, 2]]).expand(2**31 // (64 * 49) + 1, 5)
@@ -296,3 +361,17 @@ def test_output_of_more_than_2_to_the_31_elements():
     expected = reference.roi_pool(x, rois[:1], 7)
     assert_same_bits(output[-1:], expected)
     assert_same_bits(output[len(rois) // 2][None], expected)
+
+
+@pytest.mark.large
+def test_gradient_of_an_output_of_more_than_2_to_the_31_elements():
+    num_rois = 2**31 // (16 * 4) + 1
+    x = features((1, 16, 2, 2), torch.bfloat16, seed=0)
+    rois = torch.tensor([[0.0, 0, 0, 1, 1]]).expand(num_rois, 5)
+    output, argmax = ops.roi_pool_with_argmax(x, rois, 2, 2, 1.0)
+    assert argmax.numel() > 2**31
+    assert torch.equal(argmax[-1], torch.arange(4, dtype=torch.int32).view(1, 2, 2).expand(16, 2, 2))
+    output.zero_()
+    output[-1] = 1  # all of the gradient comes from the last region
+    grad_input = ops.roi_pool_backward(output, rois, argmax, 1, 2, 2)
+    assert_same_bits(grad_input, torch.ones_like(grad_input))
