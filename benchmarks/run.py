@@ -299,7 +299,7 @@ def main() -> None:
         for layout in arguments.layout
         for mode in arguments.mode
     ]
-    console = Console(width=None if Console().is_terminal else 120)
+    console = Console() if Console().is_terminal else Console(width=140)
     results: list[Result] = []
     with Progress(console=console, transient=True) as progress:
         for workload, *rest in progress.track(problems, description="timing"):
