@@ -108,7 +108,12 @@ ROIPOOL_INLINE auto replaces(V value, V best) {
 template <bool kUpperHalf, typename V, size_t... kLane>
 ROIPOOL_INLINE V zip(V a, V b, std::index_sequence<kLane...>) {
   constexpr size_t n = sizeof...(kLane);
-  return __builtin_shufflevector(a, b, ((kUpperHalf ? n / 2 : 0) + kLane / 2 + (kLane % 2) * n)...);
+  constexpr size_t first = kUpperHalf ? n / 2 : 0;
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, (first + kLane / 2 + (kLane % 2) * n)...);
+#else
+  return __builtin_shuffle(a, b, decltype(a == b){(first + kLane / 2 + (kLane % 2) * n)...});
+#endif
 }
 
 template <int64_t kCount, typename V>

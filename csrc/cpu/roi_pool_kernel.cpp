@@ -312,7 +312,7 @@ class BlockForward {
   }
 
  private:
-  using Loops = std::remove_cvref_t<decltype(inner_loops_of(scalar_t()))>;
+  using Loops = std::decay_t<decltype(inner_loops_of(scalar_t()))>;
   using lane_t = typename Loops::lane_t;
   using cell_t = typename Loops::cell_t;
   static_assert(sizeof(lane_t) == sizeof(scalar_t));
@@ -441,7 +441,7 @@ class RowForward {
 
  private:
   using lane_t = wide_t<scalar_t>;
-  using Loops = std::remove_cvref_t<decltype(row_loops_of(lane_t()))>;
+  using Loops = std::decay_t<decltype(row_loops_of(lane_t()))>;
   using cell_t = typename Loops::cell_t;
   static constexpr bool kInPlace = std::is_same_v<scalar_t, lane_t>;
 
