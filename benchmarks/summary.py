@@ -1,4 +1,4 @@
-"""Prints a result of run.py as the Markdown table of the README: roipool's time, and how many times as long others take.
+"""Prints results of run.py as the Markdown table of the README: roipool's time, and how many times as long others take.
 
 python benchmarks/summary.py benchmarks/results/cpu_float32.json
 """

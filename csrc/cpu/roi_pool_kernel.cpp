@@ -219,10 +219,11 @@ void for_each_channel(const RoIPoolProblem& problem, scalar_t* output, int32_t* 
 
 // Pools one channel of one region cell by cell from the map as it lies in memory: the plain form of what the inner
 // loops do, for what is too little for them, or too large. argmax may be null.
-template <typename scalar_t>
+template <bool kChannelsLast, typename scalar_t>
 void pool_channel(const RoIPoolProblem& problem, const Bins& bins, int64_t image, int64_t k, int64_t c,
                   scalar_t* output, int32_t* argmax) {
   const FeatureMaps& maps = problem.maps;
+  const int64_t cell_stride = kChannelsLast ? maps.cell_stride : 1;
   const scalar_t* map = static_cast<const scalar_t*>(maps.data) + image * maps.image_stride + c * maps.channel_stride;
   int64_t to = k * problem.region_stride + c * problem.channel_stride;
   for (const Window row : bins.rows()) {
@@ -231,23 +232,36 @@ void pool_channel(const RoIPoolProblem& problem, const Bins& bins, int64_t image
       wide_t<scalar_t> best = 0;
       if (!row.empty() && !column.empty()) {
         best_cell = row.lo * maps.width + column.lo;
-        best = map[best_cell * maps.cell_stride];
+        best = map[best_cell * cell_stride];
         for (int64_t y = row.lo; y < row.hi; ++y) {
-          for (int64_t cell = y * maps.width + column.lo; cell < y * maps.width + column.hi; ++cell) {
-            const wide_t<scalar_t> value = map[cell * maps.cell_stride];
-            if (value > best || std::isnan(value)) {
+          const int64_t first = y * maps.width;
+          const scalar_t* values = map + first * cell_stride;
+          for (int64_t x = column.lo; x < column.hi; ++x) {
+            const wide_t<scalar_t> value = values[x * cell_stride];
+            // One comparison fails for nearly every cell; the others settle what is left.
+            if (!(value <= best) && (value > best || std::isnan(value))) {
               best = value;
-              best_cell = cell;
+              best_cell = first + x;
             }
           }
         }
       }
-      output[to] = best_cell < 0 ? scalar_t(0) : map[best_cell * maps.cell_stride];
+      output[to] = best_cell < 0 ? scalar_t(0) : map[best_cell * cell_stride];
       if (argmax != nullptr) {
         argmax[to] = static_cast<int32_t>(best_cell);
       }
       to += problem.bin_stride;
     }
+  }
+}
+
+template <typename scalar_t>
+void pool_channel(const RoIPoolProblem& problem, const Bins& bins, int64_t image, int64_t k, int64_t c,
+                  scalar_t* output, int32_t* argmax) {
+  if (problem.channels_last) {
+    pool_channel<true>(problem, bins, image, k, c, output, argmax);
+  } else {
+    pool_channel<false>(problem, bins, image, k, c, output, argmax);
   }
 }
 
@@ -295,10 +309,11 @@ class BlockForward {
   void run() {
     pack();
     // A thread takes a run of adjacent regions, so that no two write to one page of memory, and of these, all that lie
-    // in one image for one block after the other, so that the block stays in its cache. Where there are too few regions
-    // for all threads, each run is split by blocks, too.
+    // in one image for one block after the other, so that the block stays in its cache. Where a thread would get so few
+    // regions that fetching the block is most of the work, blocks are shared out, too.
+    constexpr int64_t kRegionsWorthABlock = 64;
     const int64_t num_rois = problem_.num_rois;
-    const int64_t splits = num_rois >= 4 * torch::stable::get_num_threads() ? 1 : num_blocks_;
+    const int64_t splits = num_rois >= kRegionsWorthABlock * torch::stable::get_num_threads() ? 1 : num_blocks_;
     const int64_t grain = grain_of(problem_.region_stride / splits);
     parallel_for(0, num_rois * splits, grain, [&](int64_t begin, int64_t end) {
       Worker worker(problem_);
@@ -339,9 +354,10 @@ class BlockForward {
     const FeatureMaps& maps = problem_.maps;
     const RegionsByImage regions(problem_, 0, problem_.num_rois);
     parallel_for(0, maps.num_images * num_blocks_, grain_of(block_size_), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t image = i / num_blocks_;
-        const int64_t block = i % num_blocks_;
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t image = task % maps.num_images;  // every thread gets blocks of all images: the work is even
+        const int64_t block = task / maps.num_images;
+        const int64_t i = image * num_blocks_ + block;
         if (regions.begin(image) != regions.end(image)) {
           const auto* map =
               static_cast<const lane_t*>(maps.data) + image * maps.image_stride + block * kBlock * maps.channel_stride;
@@ -514,8 +530,8 @@ int64_t count_visits(const RoIPoolProblem& problem) {
   return visits;
 }
 
-// Whether the regions are enough work to prepare the maps for it. Visiting a cell the plain way costs several times
-// what preparing it does. Where there are many bins there is no need to look at them.
+// Whether the regions are enough work to prepare the maps for it: preparing a cell costs a fraction of visiting it
+// the plain way. Where there are many bins there is no need to look at them.
 bool pays_to_prepare(const RoIPoolProblem& problem) {
   const int64_t enough = problem.maps.num_images * problem.maps.num_cells() / 4;
   return problem.num_rois * problem.num_bins() >= enough || count_visits(problem) >= enough;
