@@ -110,6 +110,6 @@ def available(names: list[str] | None) -> dict[str, Pool]:
         if name == "roipool" or names is None or name in names:
             try:
                 pools[name] = make()
-            except ImportError as error:
+            except (ImportError, RuntimeError) as error:  # torchvision fails with either beside another torch
                 print(f"{name} is left out: {error}")
     return pools

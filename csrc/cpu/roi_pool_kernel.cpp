@@ -166,6 +166,16 @@ class RegionsByImage {
   std::vector<int64_t> regions_;
 };
 
+// The cells that all bins visit together.
+int64_t count_visits(const RoIPoolProblem& problem) {
+  int64_t visits = 0;
+  Bins bins(problem);
+  for (int64_t k = 0; k < problem.num_rois; ++k) {
+    visits += bins.locate(k) < 0 ? 0 : bins.num_visits();
+  }
+  return visits;
+}
+
 // ---- Forward.
 
 // The inner loops of a dtype, and the lanes that stand for its bits there.
@@ -191,12 +201,12 @@ void clear_region(const RoIPoolProblem& problem, int64_t k, scalar_t* output, in
 }
 
 // Calls function(bins, image, k, c) in parallel for each channel of each region that has bins, and clears the others.
-// Every thread makes a function of its own.
+// Every thread makes a function of its own. work_per_channel is in elements, as for grain_of.
 template <typename scalar_t, typename MakeFunction>
-void for_each_channel(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax,
+void for_each_channel(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax, int64_t work_per_channel,
                       const MakeFunction& make_function) {
   const int64_t channels = problem.channels;
-  parallel_for(0, problem.num_rois * channels, grain_of(problem.num_bins()), [&](int64_t begin, int64_t end) {
+  parallel_for(0, problem.num_rois * channels, grain_of(work_per_channel), [&](int64_t begin, int64_t end) {
     auto function = make_function();
     Bins bins(problem);
     int64_t located = -1;
@@ -267,7 +277,8 @@ void pool_channel(const RoIPoolProblem& problem, const Bins& bins, int64_t image
 
 template <typename scalar_t>
 void forward_cells(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) {
-  for_each_channel(problem, output, argmax, [&] {
+  const int64_t work = problem.num_bins() + count_visits(problem) / std::max<int64_t>(1, problem.num_rois);
+  for_each_channel(problem, output, argmax, work, [&] {
     return [&](const Bins& bins, int64_t image, int64_t k, int64_t c) {
       pool_channel(problem, bins, image, k, c, output, argmax);
     };
@@ -443,7 +454,7 @@ class RowForward {
 
   void run() {
     prepare();
-    for_each_channel(problem_, output_, argmax_, [&] {
+    for_each_channel(problem_, output_, argmax_, problem_.num_bins(), [&] {
       return [this, worker = Worker(problem_)](const Bins& bins, int64_t image, int64_t k, int64_t c) {
         const int64_t plane = image * problem_.channels + c;
         if (plain_[plane] != 0) {
@@ -519,16 +530,6 @@ class RowForward {
   std::vector<const lane_t*> planes_;  // [N, C]
   std::vector<uint8_t> plain_;         // [N, C], see RowLoops::is_plain
 };
-
-// The cells that all bins visit together.
-int64_t count_visits(const RoIPoolProblem& problem) {
-  int64_t visits = 0;
-  Bins bins(problem);
-  for (int64_t k = 0; k < problem.num_rois; ++k) {
-    visits += bins.locate(k) < 0 ? 0 : bins.num_visits();
-  }
-  return visits;
-}
 
 // Whether the regions are enough work to prepare the maps for it: preparing a cell costs a fraction of visiting it
 // the plain way. Where there are many bins there is no need to look at them.
