@@ -248,8 +248,7 @@ void pool_channel(const RoIPoolProblem& problem, const Bins& bins, int64_t image
           const scalar_t* values = map + first * cell_stride;
           for (int64_t x = column.lo; x < column.hi; ++x) {
             const wide_t<scalar_t> value = values[x * cell_stride];
-            // One comparison fails for nearly every cell; the others settle what is left.
-            if (!(value <= best) && (value > best || std::isnan(value))) {
+            if (value > best || value != value) {
               best = value;
               best_cell = first + x;
             }
