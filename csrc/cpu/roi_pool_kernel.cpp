@@ -312,28 +312,17 @@ class BlockForward {
         output_(output),
         argmax_(argmax),
         num_blocks_(divide_up(problem.channels, kBlock)),
-        block_size_(problem.maps.num_cells() * Loops::padded(std::min(kBlock, problem.channels))),
-        packed_(problem.maps.num_images * num_blocks_ * block_size_),
-        plain_(problem.maps.num_images * num_blocks_) {}
+        block_size_(problem.maps.num_cells() * Loops::padded(std::min(kBlock, problem.channels))) {}
 
-  void run() {
-    pack();
-    // A thread takes a run of adjacent regions, so that no two write to one page of memory, and of these, all that lie
-    // in one image for one block after the other, so that the block stays in its cache. Where a thread would get so few
-    // regions that fetching the block is most of the work, blocks are shared out, too.
-    constexpr int64_t kRegionsWorthABlock = 64;
-    const int64_t num_rois = problem_.num_rois;
-    const int64_t splits = num_rois >= kRegionsWorthABlock * torch::stable::get_num_threads() ? 1 : num_blocks_;
-    const int64_t grain = grain_of(problem_.region_stride / splits);
-    parallel_for(0, num_rois * splits, grain, [&](int64_t begin, int64_t end) {
-      Worker worker(problem_);
-      for (int64_t split = begin / num_rois; split * num_rois < end; ++split) {
-        const int64_t first = std::max(begin - split * num_rois, int64_t{0});
-        const int64_t last = std::min(end - split * num_rois, num_rois);
-        pool_run(worker, RegionsByImage(problem_, first, last), split * num_blocks_ / splits,
-                 (split + 1) * num_blocks_ / splits);
-      }
-    });
+  void run() const {
+    constexpr int64_t kBytesWorthSparing = 32 << 20;
+    const int64_t num_tasks = problem_.maps.num_images * num_blocks_;
+    const int64_t packed_bytes = num_tasks * block_size_ * static_cast<int64_t>(sizeof(lane_t));
+    if (packed_bytes > kBytesWorthSparing && num_tasks >= torch::stable::get_num_threads()) {
+      run_block_by_block();
+    } else {
+      run_by_regions();
+    }
   }
 
  private:
@@ -342,6 +331,12 @@ class BlockForward {
   using cell_t = typename Loops::cell_t;
   static_assert(sizeof(lane_t) == sizeof(scalar_t));
   static constexpr int64_t kBlock = Loops::kBlockChannels;
+
+  // A block of one image, packed.
+  struct Packed {
+    lane_t* lanes;
+    bool plain;  // see InnerLoops::pack
+  };
 
   // What a thread works with.
   struct Worker {
@@ -358,42 +353,87 @@ class BlockForward {
     Staging staging;
   };
 
-  int64_t channels_of(int64_t block) const { return std::min(kBlock, problem_.channels - block * kBlock); }
-
-  void pack() {
-    const FeatureMaps& maps = problem_.maps;
-    const RegionsByImage regions(problem_, 0, problem_.num_rois);
-    parallel_for(0, maps.num_images * num_blocks_, grain_of(block_size_), [&](int64_t begin, int64_t end) {
-      for (int64_t task = begin; task < end; ++task) {
-        const int64_t image = task % maps.num_images;  // every thread gets blocks of all images: the work is even
-        const int64_t block = task / maps.num_images;
-        const int64_t i = image * num_blocks_ + block;
+  // All blocks are packed first. Then a thread takes a run of adjacent regions, so that no two write to one page of
+  // memory, and of these, all that lie in one image for one block after the other, so that the block stays in its
+  // cache. Where a thread would get so few regions that fetching the block is most of the work, blocks are shared out,
+  // too.
+  void run_by_regions() const {
+    constexpr int64_t kRegionsWorthABlock = 64;
+    const int64_t num_images = problem_.maps.num_images;
+    const int64_t num_rois = problem_.num_rois;
+    const RegionsByImage regions(problem_, 0, num_rois);
+    const Scratch<lane_t> lanes(num_images * num_blocks_ * block_size_);
+    std::vector<Packed> packed(num_images * num_blocks_);  // block by block, and in it, image by image
+    parallel_for(0, num_images * num_blocks_, grain_of(block_size_), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t image = i % num_images;
         if (regions.begin(image) != regions.end(image)) {
-          const auto* map =
-              static_cast<const lane_t*>(maps.data) + image * maps.image_stride + block * kBlock * maps.channel_stride;
-          plain_[i] = loops_.pack(map, {channels_of(block), maps.num_cells(), maps.channel_stride, maps.cell_stride},
-                                  packed_.get() + i * block_size_);
+          packed[i] = pack(image, i / num_images, lanes.get() + i * block_size_);
         }
       }
     });
-  }
 
-  void pool_run(Worker& worker, const RegionsByImage& regions, int64_t first_block, int64_t last_block) const {
-    for (int64_t image = 0; image < problem_.maps.num_images; ++image) {
-      for (int64_t block = first_block; block < last_block; ++block) {
-        for (const int64_t* k = regions.begin(image); k != regions.end(image); ++k) {
-          pool(worker, image, block, *k);
+    const int64_t splits = num_rois >= kRegionsWorthABlock * torch::stable::get_num_threads() ? 1 : num_blocks_;
+    const int64_t grain = grain_of(problem_.region_stride / splits);
+    parallel_for(0, num_rois * splits, grain, [&](int64_t begin, int64_t end) {
+      Worker worker(problem_);
+      for (int64_t split = begin / num_rois; split * num_rois < end; ++split) {
+        const int64_t first = std::max(begin - split * num_rois, int64_t{0});
+        const int64_t last = std::min(end - split * num_rois, num_rois);
+        const RegionsByImage run(problem_, first, last);
+        for (int64_t image = 0; image < num_images; ++image) {
+          for (int64_t block = split * num_blocks_ / splits; block < (split + 1) * num_blocks_ / splits; ++block) {
+            pool(worker, run, image, block, packed[block * num_images + image]);
+          }
         }
       }
-    }
-    if (first_block == 0) {
-      for (const int64_t* k = regions.begin_of_none(); k != regions.end_of_none(); ++k) {
-        clear_region(problem_, *k, output_, argmax_);
+    });
+    clear(regions);
+  }
+
+  // Large maps: a thread packs a block and pools all regions from it, so that only one block for each thread takes
+  // memory.
+  void run_block_by_block() const {
+    const int64_t num_images = problem_.maps.num_images;
+    const RegionsByImage regions(problem_, 0, problem_.num_rois);
+    parallel_for(0, num_images * num_blocks_, 1, [&](int64_t begin, int64_t end) {
+      Worker worker(problem_);
+      const Scratch<lane_t> lanes(block_size_);
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t image = i % num_images;
+        const int64_t block = i / num_images;
+        if (regions.begin(image) != regions.end(image)) {
+          pool(worker, regions, image, block, pack(image, block, lanes.get()));
+        }
       }
+    });
+    clear(regions);
+  }
+
+  int64_t channels_of(int64_t block) const { return std::min(kBlock, problem_.channels - block * kBlock); }
+
+  Packed pack(int64_t image, int64_t block, lane_t* lanes) const {
+    const FeatureMaps& maps = problem_.maps;
+    const auto* map =
+        static_cast<const lane_t*>(maps.data) + image * maps.image_stride + block * kBlock * maps.channel_stride;
+    const Planes planes = {channels_of(block), maps.num_cells(), maps.channel_stride, maps.cell_stride};
+    return {lanes, loops_.pack(map, planes, lanes)};
+  }
+
+  // The regions of no image.
+  void clear(const RegionsByImage& regions) const {
+    for (const int64_t* k = regions.begin_of_none(); k != regions.end_of_none(); ++k) {
+      clear_region(problem_, *k, output_, argmax_);
     }
   }
 
-  void pool(Worker& worker, int64_t image, int64_t block, int64_t k) const {
+  void pool(Worker& worker, const RegionsByImage& regions, int64_t image, int64_t block, const Packed& packed) const {
+    for (const int64_t* k = regions.begin(image); k != regions.end(image); ++k) {
+      pool_region(worker, image, block, *k, packed);
+    }
+  }
+
+  void pool_region(Worker& worker, int64_t image, int64_t block, int64_t k, const Packed& packed) const {
     Bins& bins = worker.bins;
     const bool located = bins.locate(k) >= 0;  // else it lies in the image, but nowhere: a coordinate is not finite
     if (!located || bins.span() > std::numeric_limits<cell_t>::max()) {
@@ -408,10 +448,9 @@ class BlockForward {
     }
     const Planes planes = {channels_of(block), problem_.num_bins(), problem_.channel_stride, problem_.bin_stride};
     const int64_t to = k * problem_.region_stride + block * kBlock * problem_.channel_stride;
-    const int64_t i = image * num_blocks_ + block;
-    loops_.pool(packed_.get() + i * block_size_, plain_[i] != 0, planes.channels, problem_.maps.width,
-                bins.rows().data(), problem_.pooled_height, bins.columns().data(), problem_.pooled_width,
-                worker.values.get(), argmax_ == nullptr ? nullptr : worker.cells.get());
+    loops_.pool(packed.lanes, packed.plain, planes.channels, problem_.maps.width, bins.rows().data(),
+                problem_.pooled_height, bins.columns().data(), problem_.pooled_width, worker.values.get(),
+                argmax_ == nullptr ? nullptr : worker.cells.get());
     worker.staging.write(planes, reinterpret_cast<lane_t*>(output_) + to,
                          [&](lane_t* target) { loops_.unpack_values(worker.values.get(), planes, target); });
     if (argmax_ != nullptr) {
@@ -428,8 +467,6 @@ class BlockForward {
   const Loops& loops_ = inner_loops_of(scalar_t());
   const int64_t num_blocks_;
   const int64_t block_size_;
-  Scratch<lane_t> packed_;      // [N][num_blocks] blocks; of images without regions, nothing
-  std::vector<uint8_t> plain_;  // [N][num_blocks], see InnerLoops::pack
 };
 
 inline const RowLoops<Float32Lanes>& row_loops_of(float) { return cpu_capability().loops->float32_rows; }
