@@ -247,9 +247,8 @@ def test_onnxruntime_agrees(shape, output_size, spatial_scale, layout):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
-def test_maps_too_large_to_be_packed_at_once(layout, dtype):
-    x = layout(features((2, 300, 180, 180), dtype, seed=0))  # 37 MB and more
-    assert x.nbytes > 32 << 20
+def test_large_maps(layout, dtype):
+    x = layout(features((2, 300, 180, 180), dtype, seed=0))
     rois = random_rois(12, 2, 180, 180, seed=0)
     rois[3, 0] = 2  # of no image
     rois[5, 2] = float("nan")

@@ -315,11 +315,8 @@ class BlockForward {
         block_size_(problem.maps.num_cells() * Loops::padded(std::min(kBlock, problem.channels))) {}
 
   void run() const {
-    constexpr int64_t kBytesWorthSparing = 32 << 20;
-    const int64_t num_tasks = problem_.maps.num_images * num_blocks_;
-    const int64_t packed_bytes = num_tasks * block_size_ * static_cast<int64_t>(sizeof(lane_t));
-    if (packed_bytes > kBytesWorthSparing && num_tasks >= torch::stable::get_num_threads()) {
-      run_block_by_block();
+    if (problem_.maps.num_images * num_blocks_ >= 2 * torch::stable::get_num_threads()) {
+      run_by_blocks();
     } else {
       run_by_regions();
     }
@@ -353,10 +350,28 @@ class BlockForward {
     Staging staging;
   };
 
-  // All blocks are packed first. Then a thread takes a run of adjacent regions, so that no two write to one page of
-  // memory, and of these, all that lie in one image for one block after the other, so that the block stays in its
-  // cache. Where a thread would get so few regions that fetching the block is most of the work, blocks are shared out,
-  // too.
+  // A thread packs a block and pools all regions of its image from it: the block never leaves its cache, and no more
+  // than one for each thread takes memory.
+  void run_by_blocks() const {
+    const int64_t num_images = problem_.maps.num_images;
+    const RegionsByImage regions(problem_, 0, problem_.num_rois);
+    parallel_for(0, num_images * num_blocks_, 1, [&](int64_t begin, int64_t end) {
+      Worker worker(problem_);
+      const Scratch<lane_t> lanes(block_size_);
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t image = i % num_images;
+        const int64_t block = i / num_images;
+        if (regions.begin(image) != regions.end(image)) {
+          pool(worker, regions, image, block, pack(image, block, lanes.get()));
+        }
+      }
+    });
+    clear(regions);
+  }
+
+  // With too few blocks for that, all are packed first. Then a thread takes a run of adjacent regions, and of these,
+  // all that lie in one image for one block after the other. Where a thread would get so few regions that fetching the
+  // block is most of the work, blocks are shared out, too.
   void run_by_regions() const {
     constexpr int64_t kRegionsWorthABlock = 64;
     const int64_t num_images = problem_.maps.num_images;
@@ -385,25 +400,6 @@ class BlockForward {
           for (int64_t block = split * num_blocks_ / splits; block < (split + 1) * num_blocks_ / splits; ++block) {
             pool(worker, run, image, block, packed[block * num_images + image]);
           }
-        }
-      }
-    });
-    clear(regions);
-  }
-
-  // Large maps: a thread packs a block and pools all regions from it, so that only one block for each thread takes
-  // memory.
-  void run_block_by_block() const {
-    const int64_t num_images = problem_.maps.num_images;
-    const RegionsByImage regions(problem_, 0, problem_.num_rois);
-    parallel_for(0, num_images * num_blocks_, 1, [&](int64_t begin, int64_t end) {
-      Worker worker(problem_);
-      const Scratch<lane_t> lanes(block_size_);
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t image = i % num_images;
-        const int64_t block = i / num_images;
-        if (regions.begin(image) != regions.end(image)) {
-          pool(worker, regions, image, block, pack(image, block, lanes.get()));
         }
       }
     });
