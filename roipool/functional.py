@@ -35,18 +35,21 @@ def pair(output_size: Any) -> tuple[int, int]:
     return height, width
 
 
-def check_types(input: Any, spatial_scale: Any) -> None:
+def check_input(input: Any, name: str) -> None:
     if not isinstance(input, Tensor):
-        raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(input).__name__}")
     if input.dtype not in FEATURE_DTYPES:
-        raise TypeError(f"input must be float16, bfloat16, float32 or float64, got {dtype_name(input.dtype)}")
+        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {dtype_name(input.dtype)}")
+
+
+def check_spatial_scale(spatial_scale: Any) -> None:
     if not is_real(spatial_scale):
         raise TypeError(f"spatial_scale must be a float, got {type(spatial_scale).__name__}")
     if isinstance(spatial_scale, int) and spatial_scale.bit_length() > 1023:
         raise ValueError("spatial_scale must be finite and greater than 0, got an int beyond the range of floats")
 
 
-def _check_boxes(boxes: Any, name: str, input: Tensor) -> None:
+def check_boxes(boxes: Any, name: str, input: Tensor, input_name: str = "input") -> None:
     if not isinstance(boxes, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(boxes).__name__}")
     if boxes.dtype not in ROI_DTYPES:
@@ -54,13 +57,13 @@ def _check_boxes(boxes: Any, name: str, input: Tensor) -> None:
             f"{name} must be float16, bfloat16, float32, float64, int32 or int64, got {dtype_name(boxes.dtype)}"
         )
     if boxes.device != input.device:
-        raise ValueError(f"{name} must be on the device of input ({input.device}), got {boxes.device}")
+        raise ValueError(f"{name} must be on the device of {input_name} ({input.device}), got {boxes.device}")
 
 
 def rois_of(boxes: Any, input: Tensor) -> Tensor:
     """The (K, 5) form of either form of boxes: rows [batch_index, x1, y1, x2, y2]."""
     if isinstance(boxes, Tensor):
-        _check_boxes(boxes, "boxes", input)
+        check_boxes(boxes, "boxes", input)
         if boxes.ndim != 2 or boxes.shape[1] != 5:
             raise ValueError(
                 "boxes must be a tensor (K, 5), rows [batch_index, x1, y1, x2, y2], or a list of N tensors (L_i, 4), "
@@ -75,7 +78,7 @@ def rois_of(boxes: Any, input: Tensor) -> Tensor:
         )
     parts = [torch.empty(0, 5, device=input.device)]
     for i, image_boxes in enumerate(boxes):
-        _check_boxes(image_boxes, f"boxes[{i}]", input)
+        check_boxes(image_boxes, f"boxes[{i}]", input)
         if image_boxes.ndim != 2 or image_boxes.shape[1] != 4:
             raise ValueError(
                 f"boxes[{i}] must have shape (L, 4), rows [x1, y1, x2, y2], got shape {tuple(image_boxes.shape)}"
@@ -161,7 +164,8 @@ def roi_pool(
         ValueError: a wrong shape or length, tensors on different devices, ``output_size`` less than 1,
             ``spatial_scale`` not finite or not greater than 0, or ``H * W`` greater than 2147483647.
     """
-    check_types(input, spatial_scale)
+    check_input(input, "input")
+    check_spatial_scale(spatial_scale)
     pooled_height, pooled_width = pair(output_size)
     arguments = (input, rois_of(boxes, input), pooled_height, pooled_width, spatial_scale)
     if return_argmax:

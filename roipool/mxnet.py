@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from roipool._library import FEATURE_DTYPES, ROI_DTYPES, dtype_name
-from roipool.functional import is_int, is_real, roi_pool
+from roipool.functional import check_boxes, check_input, check_spatial_scale, is_int, is_real, roi_pool
 
 
 def roi_pooling(
@@ -57,30 +56,23 @@ def roi_pooling(
 
 def _check(data: object, rois: object, pooled_size: object, spatial_scale: object, out: object) -> None:
     """What roi_pool() would refuse as well, but under other names, and MXNet's limits."""
-    for name, tensor in [("data", data), ("rois", rois), ("out", out)]:
-        if not isinstance(tensor, Tensor) and (tensor is not None or name != "out"):
-            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+    check_input(data, "data")
     assert isinstance(data, Tensor)
-    assert isinstance(rois, Tensor)
     if data.ndim != 4:
         raise ValueError(f"data must be a 4-D tensor (N, C, H, W), got shape {tuple(data.shape)}")
-    if data.dtype not in FEATURE_DTYPES:
-        raise TypeError(f"data must be float16, bfloat16, float32 or float64, got {dtype_name(data.dtype)}")
+    check_boxes(rois, "rois", data, "data")
+    assert isinstance(rois, Tensor)
     if rois.ndim != 2 or rois.shape[1] != 5:
         raise ValueError(
             f"rois must have shape (K, 5), rows [batch_index, x1, y1, x2, y2], got shape {tuple(rois.shape)}"
         )
-    if rois.dtype not in ROI_DTYPES:
-        raise TypeError(
-            f"rois must be float16, bfloat16, float32, float64, int32 or int64, got {dtype_name(rois.dtype)}"
-        )
-    if rois.device != data.device:
-        raise ValueError(f"rois must be on the device of data ({data.device}), got {rois.device}")
+    if out is not None and not isinstance(out, Tensor):
+        raise TypeError(f"out must be a torch.Tensor, got {type(out).__name__}")
     if not isinstance(pooled_size, (tuple, list)) or not all(is_int(size) for size in pooled_size):
         raise TypeError(f"pooled_size must be a pair of ints (PH, PW), got {pooled_size!r}")
     if len(pooled_size) != 2 or min(pooled_size) < 1:
         raise ValueError(f"pooled_size must be a pair of ints (PH, PW), each at least 1, got {pooled_size!r}")
-    if not is_real(spatial_scale):
-        raise TypeError(f"spatial_scale must be a float, got {type(spatial_scale).__name__}")
+    check_spatial_scale(spatial_scale)
+    assert is_real(spatial_scale)
     if not 0 <= spatial_scale <= 1:
         raise ValueError(f"spatial_scale must be in [0, 1], got {spatial_scale}")
