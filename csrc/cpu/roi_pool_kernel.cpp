@@ -4,7 +4,6 @@
 // (inner_loops.h), each element of a result is written once, and what is read again and again (a block of channels of
 // one image) is small enough to stay in the cache of the core that reads it.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <limits>
 #include <memory>
