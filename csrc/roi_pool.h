@@ -2,8 +2,15 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
+
+#include "roi_geometry.h"
 
 namespace roipool {
+
+// Half-precision numbers are compared, and their gradients summed, as floats.
+template <typename scalar_t>
+using wide_t = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
 
 // The feature maps of a batch.
 struct FeatureMaps {
@@ -16,7 +23,7 @@ struct FeatureMaps {
   int64_t channel_stride;  // H*W where contiguous, 1 where channels_last
   int64_t cell_stride;     // 1 where contiguous, C where channels_last; cell = y * W + x
 
-  int64_t num_cells() const { return height * width; }
+  ROIPOOL_HOST_DEVICE int64_t num_cells() const { return height * width; }
 };
 
 // One call of any of the operators.
@@ -33,7 +40,13 @@ struct RoIPoolProblem {
   int64_t channel_stride;  // PH*PW where contiguous, 1 where channels_last
   int64_t bin_stride;      // 1 where contiguous, C where channels_last; bin = p * PW + q
 
-  int64_t num_bins() const { return pooled_height * pooled_width; }
+  ROIPOOL_HOST_DEVICE int64_t num_bins() const { return pooled_height * pooled_width; }
+
+  // The image that region k belongs to, or -1.
+  ROIPOOL_HOST_DEVICE int64_t image_of_region(int64_t k) const {
+    return rois_are_double ? image_of(static_cast<const double*>(rois) + 5 * k, maps.num_images)
+                           : image_of(static_cast<const float*>(rois) + 5 * k, maps.num_images);
+  }
 };
 
 }  // namespace roipool

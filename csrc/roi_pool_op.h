@@ -1,5 +1,5 @@
-// What the operators of both devices share on torch's side of the kernels: the checks, the problem struct, the outputs,
-// the choice of a dtype. Inline, because the CPU and the CUDA kernels live in two shared objects.
+// The operators, but for the kernels of a device: the checks, the problem struct, the outputs, the choice of a dtype.
+// Inline, because the CPU and the CUDA kernels live in two shared objects.
 //
 // The fake kernels in roipool/_library.py say the same of the same arguments, word for word; the tests compare them.
 #pragma once
@@ -18,6 +18,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 
 #include "roi_pool.h"
 
@@ -65,15 +66,20 @@ inline std::string name_of(ScalarType dtype) {
 }
 
 inline std::string name_of(const torch::stable::Device& device) {
-  const std::string index = device.has_index() ? ":" + std::to_string(device.index()) : "";
+  std::ostringstream name;
   switch (device.type()) {
     case torch::headeronly::DeviceType::CPU:
       return "cpu";
     case torch::headeronly::DeviceType::CUDA:
-      return "cuda" + index;
+      name << "cuda";
+      break;
     default:
-      return "device type " + std::to_string(static_cast<int>(device.type())) + index;
+      name << "device type " << static_cast<int>(device.type());
   }
+  if (device.has_index()) {
+    name << ":" << static_cast<int>(device.index());
+  }
+  return name.str();
 }
 
 template <typename Sizes>
@@ -235,6 +241,118 @@ inline void dispatch(ScalarType dtype, const Function& function) {
     default:
       return function(double{});
   }
+}
+
+// ---- The operators: checks -> outputs -> device -> problem struct -> dtype -> kernel.
+//
+// Kernels is made anew for each call from the device of the arguments, and has, each for every dtype scalar_t,
+//
+//   void forward(const RoIPoolProblem&, scalar_t* output, int32_t* argmax) const;  // argmax may be null
+//   void backward(const RoIPoolProblem&, const scalar_t* grad_output, const int32_t* argmax) const;
+//   void gather(const RoIPoolProblem&, const int32_t* argmax, scalar_t* output) const;
+
+// argmax: where to write it, or null.
+template <typename Kernels>
+Tensor pool(const Tensor& input, const Tensor& rois, int64_t pooled_height, int64_t pooled_width, double spatial_scale,
+            Tensor* argmax) {
+  check_features(input, "input", "(N, C, H, W)");
+  check_map_size("input", input.size(2), input.size(3));
+  check_rois(rois, input, "input");
+  check_output_size(pooled_height, pooled_width);
+  check_spatial_scale(spatial_scale);
+
+  const MemoryFormat format = memory_format_of(input);
+  const Tensor maps = torch::stable::contiguous(input, format);
+  const Tensor boxes = widen_rois(rois);
+  const Shape sizes{rois.size(0), input.size(1), pooled_height, pooled_width};
+  Tensor output = empty(sizes, input.scalar_type(), input.device(), format);
+  int32_t* cells = nullptr;
+  if (argmax != nullptr) {
+    *argmax = empty(sizes, ScalarType::Int, input.device(), format);
+    cells = static_cast<int32_t*>(argmax->mutable_data_ptr());
+  }
+
+  const Kernels kernels(input.device());
+  const RoIPoolProblem problem = make_problem(maps, boxes, pooled_height, pooled_width, spatial_scale, format);
+  dispatch(input.scalar_type(), [&](auto zero) {
+    kernels.forward(problem, static_cast<decltype(zero)*>(output.mutable_data_ptr()), cells);
+  });
+  return output;
+}
+
+template <typename Kernels>
+Tensor roi_pool(const Tensor& input, const Tensor& rois, int64_t pooled_height, int64_t pooled_width,
+                double spatial_scale) {
+  return pool<Kernels>(input, rois, pooled_height, pooled_width, spatial_scale, nullptr);
+}
+
+template <typename Kernels>
+std::tuple<Tensor, Tensor> roi_pool_with_argmax(const Tensor& input, const Tensor& rois, int64_t pooled_height,
+                                                int64_t pooled_width, double spatial_scale) {
+  Tensor argmax;
+  Tensor output = pool<Kernels>(input, rois, pooled_height, pooled_width, spatial_scale, &argmax);
+  return {output, argmax};
+}
+
+// grad_input takes the memory format of argmax, which is that of the input of the forward.
+template <typename Kernels>
+Tensor roi_pool_backward(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax, int64_t batch_size,
+                         int64_t height, int64_t width) {
+  check_features(grad_output, "grad_output", "(K, C, PH, PW)");
+  check_rois(rois, grad_output, "grad_output");
+  check_argmax(argmax, rois, grad_output, "grad_output");
+  check_same_shape(grad_output, "grad_output", argmax, "argmax");
+  check(batch_size >= 0 && height >= 0 && width >= 0, "batch_size, height and width must not be negative, got ",
+        batch_size, ", ", height, " and ", width);
+  check_map_size("grad_input", height, width);
+
+  const MemoryFormat format = memory_format_of(argmax);
+  const Tensor grads = torch::stable::contiguous(grad_output, format);
+  const Tensor cells = torch::stable::contiguous(argmax, format);
+  const Tensor boxes = widen_rois(rois);
+  Tensor grad_input =
+      empty({batch_size, argmax.size(1), height, width}, grad_output.scalar_type(), grad_output.device(), format);
+
+  const Kernels kernels(grad_output.device());
+  const RoIPoolProblem problem = make_problem(grad_input, boxes, argmax.size(2), argmax.size(3), 1.0, format);
+  dispatch(grad_output.scalar_type(), [&](auto zero) {
+    kernels.backward(problem, static_cast<const decltype(zero)*>(grads.const_data_ptr()),
+                     static_cast<const int32_t*>(cells.const_data_ptr()));
+  });
+  return grad_input;
+}
+
+// The result takes the memory format of argmax: it stands in for an output of the forward.
+template <typename Kernels>
+Tensor roi_pool_gather(const Tensor& input, const Tensor& rois, const Tensor& argmax) {
+  check_features(input, "input", "(N, C, H, W)");
+  check_map_size("input", input.size(2), input.size(3));
+  check_rois(rois, input, "input");
+  check_argmax(argmax, rois, input, "input");
+
+  const MemoryFormat format = memory_format_of(argmax);
+  const Tensor maps = torch::stable::contiguous(input, format);
+  const Tensor cells = torch::stable::contiguous(argmax, format);
+  const Tensor boxes = widen_rois(rois);
+  Tensor output = empty({argmax.size(0), argmax.size(1), argmax.size(2), argmax.size(3)}, input.scalar_type(),
+                        input.device(), format);
+
+  const Kernels kernels(input.device());
+  const RoIPoolProblem problem = make_problem(maps, boxes, argmax.size(2), argmax.size(3), 1.0, format);
+  dispatch(input.scalar_type(), [&](auto zero) {
+    kernels.gather(problem, static_cast<const int32_t*>(cells.const_data_ptr()),
+                   static_cast<decltype(zero)*>(output.mutable_data_ptr()));
+  });
+  return output;
+}
+
+// Registers the operators of a device: STABLE_TORCH_LIBRARY_IMPL(roipool, DEVICE, m) { implement<Kernels>(m); }
+template <typename Kernels>
+void implement(torch::stable::detail::StableLibrary& m) {
+  m.impl("roi_pool", TORCH_BOX(&roi_pool<Kernels>));
+  m.impl("roi_pool_with_argmax", TORCH_BOX(&roi_pool_with_argmax<Kernels>));
+  m.impl("roi_pool_backward", TORCH_BOX(&roi_pool_backward<Kernels>));
+  m.impl("roi_pool_gather", TORCH_BOX(&roi_pool_gather<Kernels>));
 }
 
 }  // namespace roipool

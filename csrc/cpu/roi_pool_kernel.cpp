@@ -9,12 +9,10 @@
 #include <memory>
 #include <new>
 #include <numeric>
-#include <tuple>
 #include <type_traits>
 #include <vector>
 
 #include "cpu/capability.h"
-#include "roi_geometry.h"
 #include "roi_pool.h"
 #include "roi_pool_op.h"
 
@@ -127,12 +125,6 @@ class Bins {
   std::vector<Window> columns_;
 };
 
-int64_t image_of_region(const RoIPoolProblem& problem, int64_t k) {
-  const int64_t num_images = problem.maps.num_images;
-  return problem.rois_are_double ? image_of(static_cast<const double*>(problem.rois) + 5 * k, num_images)
-                                 : image_of(static_cast<const float*>(problem.rois) + 5 * k, num_images);
-}
-
 // The regions first .. last-1 of each image, in ascending order.
 class RegionsByImage {
  public:
@@ -140,7 +132,7 @@ class RegionsByImage {
       : starts_(problem.maps.num_images + 2, 0), regions_(last - first) {
     const int64_t num_images = problem.maps.num_images;
     const auto bucket_of = [&](int64_t k) {  // those of no image come last
-      const int64_t image = image_of_region(problem, k);
+      const int64_t image = problem.image_of_region(k);
       return image < 0 ? num_images : image;
     };
     for (int64_t k = first; k < last; ++k) {
@@ -185,10 +177,6 @@ inline const InnerLoops<Float64Lanes>& inner_loops_of(double) { return cpu_capab
 inline const InnerLoops<Float16Lanes>& inner_loops_of(Half) { return cpu_capability().loops->float16; }
 
 inline const InnerLoops<BFloat16Lanes>& inner_loops_of(BFloat16) { return cpu_capability().loops->bfloat16; }
-
-// Half-precision numbers are compared, and their gradients summed, as floats.
-template <typename scalar_t>
-using wide_t = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
 
 // A region that has no bins: 0 and -1.
 template <typename scalar_t>
@@ -732,7 +720,7 @@ void gather(const RoIPoolProblem& problem, const int32_t* argmax, scalar_t* outp
   const int64_t num_cells = maps.num_cells();
   parallel_for(0, problem.num_rois, grain_of(problem.region_stride), [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {
-      const int64_t image = image_of_region(problem, k);
+      const int64_t image = problem.image_of_region(k);
       if (image < 0) {
         clear_region<scalar_t>(problem, k, output, nullptr);
         continue;
@@ -748,100 +736,28 @@ void gather(const RoIPoolProblem& problem, const int32_t* argmax, scalar_t* outp
   });
 }
 
-// ---- The operators: checks -> outputs -> problem struct -> dtype -> kernel.
+// ---- The operators.
 
-// argmax: where to write it, or null.
-Tensor pool(const Tensor& input, const Tensor& rois, int64_t pooled_height, int64_t pooled_width, double spatial_scale,
-            Tensor* argmax) {
-  check_features(input, "input", "(N, C, H, W)");
-  check_map_size("input", input.size(2), input.size(3));
-  check_rois(rois, input, "input");
-  check_output_size(pooled_height, pooled_width);
-  check_spatial_scale(spatial_scale);
+struct CpuKernels {
+  explicit CpuKernels(const torch::stable::Device&) {}
 
-  const MemoryFormat format = memory_format_of(input);
-  const Tensor maps = torch::stable::contiguous(input, format);
-  const Tensor boxes = widen_rois(rois);
-  const Shape sizes{rois.size(0), input.size(1), pooled_height, pooled_width};
-  Tensor output = empty(sizes, input.scalar_type(), input.device(), format);
-  int32_t* cells = nullptr;
-  if (argmax != nullptr) {
-    *argmax = empty(sizes, ScalarType::Int, input.device(), format);
-    cells = static_cast<int32_t*>(argmax->mutable_data_ptr());
+  template <typename scalar_t>
+  void forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) const {
+    roipool::forward(problem, output, argmax);
   }
 
-  const RoIPoolProblem problem = make_problem(maps, boxes, pooled_height, pooled_width, spatial_scale, format);
-  dispatch(input.scalar_type(),
-           [&](auto zero) { forward(problem, static_cast<decltype(zero)*>(output.mutable_data_ptr()), cells); });
-  return output;
-}
+  template <typename scalar_t>
+  void backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const int32_t* argmax) const {
+    roipool::backward(problem, grad_output, argmax);
+  }
 
-Tensor roi_pool(const Tensor& input, const Tensor& rois, int64_t pooled_height, int64_t pooled_width,
-                double spatial_scale) {
-  return pool(input, rois, pooled_height, pooled_width, spatial_scale, nullptr);
-}
-
-std::tuple<Tensor, Tensor> roi_pool_with_argmax(const Tensor& input, const Tensor& rois, int64_t pooled_height,
-                                                int64_t pooled_width, double spatial_scale) {
-  Tensor argmax;
-  Tensor output = pool(input, rois, pooled_height, pooled_width, spatial_scale, &argmax);
-  return {output, argmax};
-}
-
-// grad_input takes the memory format of argmax, which is that of the input of the forward.
-Tensor roi_pool_backward(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax, int64_t batch_size,
-                         int64_t height, int64_t width) {
-  check_features(grad_output, "grad_output", "(K, C, PH, PW)");
-  check_rois(rois, grad_output, "grad_output");
-  check_argmax(argmax, rois, grad_output, "grad_output");
-  check_same_shape(grad_output, "grad_output", argmax, "argmax");
-  check(batch_size >= 0 && height >= 0 && width >= 0, "batch_size, height and width must not be negative, got ",
-        batch_size, ", ", height, " and ", width);
-  check_map_size("grad_input", height, width);
-
-  const MemoryFormat format = memory_format_of(argmax);
-  const Tensor grads = torch::stable::contiguous(grad_output, format);
-  const Tensor cells = torch::stable::contiguous(argmax, format);
-  const Tensor boxes = widen_rois(rois);
-  Tensor grad_input =
-      empty({batch_size, argmax.size(1), height, width}, grad_output.scalar_type(), grad_output.device(), format);
-
-  const RoIPoolProblem problem = make_problem(grad_input, boxes, argmax.size(2), argmax.size(3), 1.0, format);
-  dispatch(grad_output.scalar_type(), [&](auto zero) {
-    backward(problem, static_cast<const decltype(zero)*>(grads.const_data_ptr()),
-             static_cast<const int32_t*>(cells.const_data_ptr()));
-  });
-  return grad_input;
-}
-
-// The result takes the memory format of argmax: it stands in for an output of the forward.
-Tensor roi_pool_gather(const Tensor& input, const Tensor& rois, const Tensor& argmax) {
-  check_features(input, "input", "(N, C, H, W)");
-  check_map_size("input", input.size(2), input.size(3));
-  check_rois(rois, input, "input");
-  check_argmax(argmax, rois, input, "input");
-
-  const MemoryFormat format = memory_format_of(argmax);
-  const Tensor maps = torch::stable::contiguous(input, format);
-  const Tensor cells = torch::stable::contiguous(argmax, format);
-  const Tensor boxes = widen_rois(rois);
-  Tensor output = empty({argmax.size(0), argmax.size(1), argmax.size(2), argmax.size(3)}, input.scalar_type(),
-                        input.device(), format);
-
-  const RoIPoolProblem problem = make_problem(maps, boxes, argmax.size(2), argmax.size(3), 1.0, format);
-  dispatch(input.scalar_type(), [&](auto zero) {
-    gather(problem, static_cast<const int32_t*>(cells.const_data_ptr()),
-           static_cast<decltype(zero)*>(output.mutable_data_ptr()));
-  });
-  return output;
-}
+  template <typename scalar_t>
+  void gather(const RoIPoolProblem& problem, const int32_t* argmax, scalar_t* output) const {
+    roipool::gather(problem, argmax, output);
+  }
+};
 
 }  // namespace
 }  // namespace roipool
 
-STABLE_TORCH_LIBRARY_IMPL(roipool, CPU, m) {
-  m.impl("roi_pool", TORCH_BOX(&roipool::roi_pool));
-  m.impl("roi_pool_with_argmax", TORCH_BOX(&roipool::roi_pool_with_argmax));
-  m.impl("roi_pool_backward", TORCH_BOX(&roipool::roi_pool_backward));
-  m.impl("roi_pool_gather", TORCH_BOX(&roipool::roi_pool_gather));
-}
+STABLE_TORCH_LIBRARY_IMPL(roipool, CPU, m) { roipool::implement<roipool::CpuKernels>(m); }

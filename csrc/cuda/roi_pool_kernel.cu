@@ -1,0 +1,595 @@
+// The CUDA kernels: forward, backward, gather. The same functions, and the same bits, as cpu/roi_pool_kernel.cpp.
+//
+// Maps, outputs and argmax may have more than 2^31 elements: pointers advance in 64 bits. Cells of a plane, of which
+// there are fewer, are counted in 32.
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "roi_pool.h"
+#include "roi_pool_op.h"
+
+namespace roipool {
+
+// What a launch asks for beside its registers; each kernel divides it up.
+alignas(16) extern __shared__ unsigned char shared_memory[];
+
+namespace {
+
+constexpr int kWarp = 32;
+constexpr int kThreads = 256;  // of a block, at most
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Blocks in each dimension. Kernels take several turns where there are more than a grid holds.
+struct Blocks {
+  int64_t x;
+  int64_t y = 1;
+  int64_t z = 1;
+};
+
+// kernel<<<blocks, num_threads, shared_bytes, stream>>>(arguments...), as a function; does nothing for no blocks.
+template <typename... Parameters>
+cudaError_t launch(void (*kernel)(Parameters...), Blocks blocks, int num_threads, int64_t shared_bytes,
+                   cudaStream_t stream, std::common_type_t<Parameters>... arguments) {
+  if (blocks.x == 0 || blocks.y == 0 || blocks.z == 0) {
+    return cudaSuccess;
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim.x = static_cast<unsigned>(std::min<int64_t>(blocks.x, INT32_MAX));
+  config.gridDim.y = static_cast<unsigned>(std::min<int64_t>(blocks.y, UINT16_MAX));
+  config.gridDim.z = static_cast<unsigned>(std::min<int64_t>(blocks.z, UINT16_MAX));
+  config.blockDim.x = static_cast<unsigned>(num_threads);
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+// Adjacent elements that a thread reads or writes at once.
+template <typename T, int kSize>
+struct alignas(sizeof(T) * kSize < 16 ? sizeof(T) * kSize : 16) Pack {
+  T values[kSize];
+};
+
+template <typename T, int kSize>
+__device__ Pack<T, kSize> load(const T* from) {
+  return *reinterpret_cast<const Pack<T, kSize>*>(from);
+}
+
+template <typename T, int kSize>
+__device__ void store(const Pack<T, kSize>& pack, T* to) {
+  *reinterpret_cast<Pack<T, kSize>*>(to) = pack;
+}
+
+// a / divisor for 0 <= a < 2^52. The compiler's own division of 64-bit numbers is a function that costs a stack frame.
+class Divider {
+ public:
+  explicit Divider(int64_t divisor) : divisor_(divisor), inverse_(1.0 / static_cast<double>(divisor)) {}
+
+  __device__ int64_t divide(int64_t a) const {
+    const auto nearly = static_cast<int64_t>(static_cast<double>(a) * inverse_);  // within 1 of the quotient
+    const int64_t rest = a - nearly * divisor_;
+    return nearly + (rest >= divisor_ ? 1 : 0) - (rest < 0 ? 1 : 0);
+  }
+
+ private:
+  int64_t divisor_;
+  double inverse_;
+};
+
+// ---- Regions.
+
+// The cells of one bin.
+struct Bin {
+  Window row;
+  Window column;
+
+  __device__ bool empty() const { return row.empty() || column.empty(); }
+};
+
+template <typename T>
+__device__ Bin locate_bin(const RoIPoolProblem& problem, const T* roi, int64_t p, int64_t q) {
+  const FeatureMaps& maps = problem.maps;
+  const T spatial_scale = static_cast<T>(maps.spatial_scale);
+  Axis<T> x;
+  Axis<T> y;
+  if (image_of(roi, maps.num_images) < 0 ||
+      !make_axis(roi[1], roi[3], spatial_scale, maps.width, problem.pooled_width, &x) ||
+      !make_axis(roi[2], roi[4], spatial_scale, maps.height, problem.pooled_height, &y)) {
+    return Bin{};
+  }
+  return Bin{y.window(p), x.window(q)};
+}
+
+// A bin of region k: empty, too, where all bins of the region are, by decree.
+__device__ Bin locate_bin(const RoIPoolProblem& problem, const Divider& pooled_width, int64_t k, int64_t bin) {
+  const int64_t p = pooled_width.divide(bin);
+  const int64_t q = bin - p * problem.pooled_width;
+  return problem.rois_are_double ? locate_bin(problem, static_cast<const double*>(problem.rois) + 5 * k, p, q)
+                                 : locate_bin(problem, static_cast<const float*>(problem.rois) + 5 * k, p, q);
+}
+
+// How blocks share the elements of a region's result. It is num_runs runs of run_length adjacent packs:
+//
+//   contiguous     a run for each channel, of its bins
+//   channels_last  a run for each bin, of its channels
+//
+// A block takes `positions` adjacent packs of runs_per_block runs. Each of its threads keeps to one position, and works
+// on runs_at_once runs further down with each step:
+//
+//                   position 0                          run_length
+//     run           +---------------+-----------------+
+//       0           | block 0       | block 1         |    threads: positions * runs_at_once
+//       .           |               |                 |    steps:   runs_per_block / runs_at_once
+//     runs_per_block+---------------+-----------------+
+//       .           | block 2       | block 3         |
+//     num_runs      +---------------+-----------------+
+//
+// Neighbouring blocks of the grid have different regions, so that those at work share a few channels, or bins.
+struct Tiling {
+  int64_t num_regions;
+  int64_t num_runs;
+  int64_t run_length;
+  int64_t runs_per_block;
+  int64_t positions;
+  int64_t runs_at_once;
+
+  Tiling(int64_t num_regions, int64_t num_runs, int64_t run_length)
+      : num_regions(num_regions), num_runs(num_runs), run_length(run_length) {
+    constexpr int64_t kSteps = 8;  // what a thread prepares for its position pays off over some runs
+    const int64_t blocks_across = std::max<int64_t>(1, divide_up(run_length, kThreads));
+    positions = std::max<int64_t>(1, divide_up(run_length, blocks_across));
+    runs_at_once = std::clamp<int64_t>(num_runs, 1, kThreads / positions);
+    runs_per_block = std::clamp<int64_t>(num_runs, 1, kSteps * runs_at_once);
+  }
+
+  Blocks blocks() const { return {num_regions, divide_up(num_runs, runs_per_block), divide_up(run_length, positions)}; }
+  int num_threads() const { return static_cast<int>(positions * runs_at_once); }
+};
+
+// The part of a result that a block works on, as one of its threads sees it.
+struct Tile {
+  int64_t k;          // the region
+  int64_t first_run;  // of the block
+  int64_t end_run;    // of the block
+  int64_t run;        // the first of this thread; end_run where it has none
+  int64_t position;   // of this thread, in packs
+};
+
+// Calls function(tile) for the tiles of a block, one after the other.
+template <typename Function>
+__device__ void for_each_tile(const Tiling& tiling, const Function& function) {
+  const unsigned first_position = threadIdx.x % static_cast<unsigned>(tiling.positions);
+  const unsigned first_run = threadIdx.x / static_cast<unsigned>(tiling.positions);
+  Tile tile;
+  for (int64_t z = blockIdx.z * tiling.positions; z < tiling.run_length; z += gridDim.z * tiling.positions) {
+    for (int64_t y = blockIdx.y * tiling.runs_per_block; y < tiling.num_runs; y += gridDim.y * tiling.runs_per_block) {
+      for (int64_t x = blockIdx.x; x < tiling.num_regions; x += gridDim.x) {
+        tile.k = x;
+        tile.first_run = y;
+        tile.end_run = y + tiling.runs_per_block < tiling.num_runs ? y + tiling.runs_per_block : tiling.num_runs;
+        tile.position = z + first_position;
+        tile.run = tile.position < tiling.run_length ? y + first_run : tile.end_run;
+        function(tile);
+      }
+    }
+  }
+}
+
+// ---- Forward.
+
+// At once on a multiprocessor, at least. Left to itself, the compiler aims at more, and spills registers.
+constexpr int kForwardBlocks = 3;
+
+// The maxima of a bin in kSize adjacent channels, and the cells that they lie in.
+template <typename scalar_t, int kSize>
+struct Maxima {
+  Pack<scalar_t, kSize> values{};
+  Pack<int32_t, kSize> cells;
+
+  __device__ Maxima() {
+    for (int i = 0; i < kSize; ++i) {
+      cells.values[i] = -1;
+    }
+  }
+};
+
+// map: the first of the channels, in the image of the region
+template <int kSize, typename scalar_t>
+__device__ Maxima<scalar_t, kSize> pool_bin(const FeatureMaps& maps, const scalar_t* map, int64_t cell_stride,
+                                            const Bin& bin) {
+  Maxima<scalar_t, kSize> maxima;
+  if (bin.empty()) {
+    return maxima;
+  }
+  const auto width = static_cast<int32_t>(maps.width);
+  const int32_t first = bin.row.lo * width + bin.column.lo;
+  maxima.values = load<scalar_t, kSize>(map + first * cell_stride);
+  wide_t<scalar_t> best[kSize];
+  for (int i = 0; i < kSize; ++i) {
+    best[i] = maxima.values.values[i];
+    maxima.cells.values[i] = first;
+  }
+  for (int32_t y = bin.row.lo; y < bin.row.hi; ++y) {
+    int32_t cell = y * width + bin.column.lo;
+    const scalar_t* from = map + cell * cell_stride;
+    for (const int32_t end = y * width + bin.column.hi; cell < end; ++cell, from += cell_stride) {
+      const Pack<scalar_t, kSize> pack = load<scalar_t, kSize>(from);
+      for (int i = 0; i < kSize; ++i) {
+        const wide_t<scalar_t> value = pack.values[i];
+        if (value > best[i] || value != value) {
+          best[i] = value;
+          maxima.values.values[i] = pack.values[i];  // the bits of a NaN would not survive the way there and back
+          maxima.cells.values[i] = cell;
+        }
+      }
+    }
+  }
+  return maxima;
+}
+
+// output, argmax: [K, C, PH, PW], contiguous; argmax only where kArgmax. A position is a bin, a run a channel.
+template <bool kArgmax, typename scalar_t>
+__global__ void __launch_bounds__(kThreads, kForwardBlocks)
+    pool_contiguous(const RoIPoolProblem problem, const Tiling tiling, const Divider pooled_width, scalar_t* output,
+                    int32_t* argmax) {
+  const FeatureMaps& maps = problem.maps;
+  for_each_tile(tiling, [&](const Tile& tile) {
+    if (tile.run >= tile.end_run) {
+      return;
+    }
+    const Bin bin = locate_bin(problem, pooled_width, tile.k, tile.position);
+    const int64_t image = bin.empty() ? 0 : problem.image_of_region(tile.k);
+    const scalar_t* map = static_cast<const scalar_t*>(maps.data) + image * maps.image_stride;
+    for (int64_t c = tile.run; c < tile.end_run; c += tiling.runs_at_once) {
+      const auto maxima = pool_bin<1>(maps, map + c * maps.channel_stride, 1, bin);
+      const int64_t to = tile.k * problem.region_stride + c * problem.channel_stride + tile.position;
+      output[to] = maxima.values.values[0];
+      if (kArgmax) {
+        argmax[to] = maxima.cells.values[0];
+      }
+    }
+  });
+}
+
+// output, argmax: [K, C, PH, PW], channels_last; argmax only where kArgmax. A position is kSize channels, a run a bin.
+template <bool kArgmax, int kSize, typename scalar_t>
+__global__ void __launch_bounds__(kThreads, kForwardBlocks)
+
+    pool_channels_last(const RoIPoolProblem problem, const Tiling tiling, const Divider pooled_width, scalar_t* output,
+                       int32_t* argmax) {
+  const FeatureMaps& maps = problem.maps;
+  Bin* bins = reinterpret_cast<Bin*>(shared_memory);  // [runs_per_block]
+  for_each_tile(tiling, [&](const Tile& tile) {
+    for (int64_t bin = tile.first_run + threadIdx.x; bin < tile.end_run; bin += blockDim.x) {
+      bins[bin - tile.first_run] = locate_bin(problem, pooled_width, tile.k, bin);
+    }
+    __syncthreads();
+    const int64_t image = problem.image_of_region(tile.k);
+    const scalar_t* map =
+        static_cast<const scalar_t*>(maps.data) + (image < 0 ? 0 : image) * maps.image_stride + tile.position * kSize;
+    for (int64_t bin = tile.run; bin < tile.end_run; bin += tiling.runs_at_once) {
+      const auto maxima = pool_bin<kSize>(maps, map, maps.cell_stride, bins[bin - tile.first_run]);
+      const int64_t to = tile.k * problem.region_stride + bin * problem.bin_stride + tile.position * kSize;
+      store(maxima.values, output + to);
+      if (kArgmax) {
+        store(maxima.cells, argmax + to);
+      }
+    }
+    __syncthreads();  // before the bins of the next tile replace these
+  });
+}
+
+template <bool kArgmax, int kSize, typename scalar_t>
+cudaError_t launch_pool_channels_last(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax,
+                                      cudaStream_t stream) {
+  const Tiling tiling(problem.num_rois, problem.num_bins(), problem.channels / kSize);
+  return launch(pool_channels_last<kArgmax, kSize, scalar_t>, tiling.blocks(), tiling.num_threads(),
+                tiling.runs_per_block * sizeof(Bin), stream, problem, tiling, Divider(problem.pooled_width), output,
+                argmax);
+}
+
+template <bool kArgmax, typename scalar_t>
+cudaError_t launch_forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax, cudaStream_t stream) {
+  if (!problem.channels_last) {
+    const Tiling tiling(problem.num_rois, problem.channels, problem.num_bins());
+    return launch(pool_contiguous<kArgmax, scalar_t>, tiling.blocks(), tiling.num_threads(), 0, stream, problem, tiling,
+                  Divider(problem.pooled_width), output, argmax);
+  }
+  constexpr int kSize = 16 / sizeof(scalar_t);
+  const bool aligned = reinterpret_cast<uintptr_t>(problem.maps.data) % 16 == 0;  // a slice of a larger map may not be
+  return aligned && problem.channels % kSize == 0
+             ? launch_pool_channels_last<kArgmax, kSize>(problem, output, argmax, stream)
+             : launch_pool_channels_last<kArgmax, 1>(problem, output, argmax, stream);
+}
+
+// output, argmax: [K, C, PH, PW]; argmax may be null
+template <typename scalar_t>
+cudaError_t launch_forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax, cudaStream_t stream) {
+  return argmax != nullptr ? launch_forward<true>(problem, output, argmax, stream)
+                           : launch_forward<false>(problem, output, argmax, stream);
+}
+
+// ---- Backward.
+
+constexpr int kWarps = kThreads / kWarp;
+constexpr int64_t kStagedSlots = 2048;  // bins of the channels of a block that are in shared memory at a time
+
+// A block owns some channels and cells of one image: it sums their gradients in shared memory, one warp to a channel,
+// and writes each once. Shared memory:
+//
+//   int64_t  regions[kThreads]                 regions of the image, in ascending order
+//   sum_t    sums[channels][num_cells]
+//   sum_t    grads[channels][slots]            staged: gradients of bins, region by region and bin by bin,
+//   int32_t  cells[channels][slots]            and the cells that they go to, or -1
+//   int32_t  counts[kWarps]
+struct ScatterPlan {
+  int channels;        // of a block: a power of two, at most kWarps
+  int slots;           // staged at a time, for each channel
+  int32_t num_cells;   // of a block
+  int64_t num_groups;  // of channels, in an image
+  int64_t num_parts;   // of a plane
+
+  template <typename sum_t>
+  int64_t shared_bytes() const {
+    return kThreads * sizeof(int64_t) + channels * (num_cells * sizeof(sum_t)) +
+           kStagedSlots * (sizeof(sum_t) + sizeof(int32_t)) + kWarps * sizeof(int32_t);
+  }
+};
+
+// The channels of a block should be many enough to fill a sector of memory where they are adjacent, but few enough that
+// there are blocks for all multiprocessors. A plane that is too large for shared memory is split.
+template <typename sum_t>
+ScatterPlan plan_scatter(const RoIPoolProblem& problem, int64_t shared_bytes, int num_multiprocessors) {
+  const int64_t num_cells = problem.maps.num_cells();
+  const int64_t room = (shared_bytes - ScatterPlan{}.shared_bytes<sum_t>()) / static_cast<int64_t>(sizeof(sum_t));
+  const auto too_many = [&](int channels) {
+    const int64_t num_blocks = problem.maps.num_images * divide_up(problem.channels, channels);
+    return channels * num_cells > room || (!problem.channels_last && num_blocks < 2 * num_multiprocessors);
+  };
+  ScatterPlan plan{};
+  plan.channels = kWarps;
+  while (plan.channels > 1 && too_many(plan.channels)) {
+    plan.channels /= 2;
+  }
+  plan.slots = static_cast<int>(kStagedSlots / plan.channels);
+  plan.num_groups = divide_up(problem.channels, plan.channels);
+  const int64_t fewest_parts = divide_up(num_cells, std::max<int64_t>(1, room / plan.channels));
+  plan.num_cells = static_cast<int32_t>(divide_up(num_cells, std::max<int64_t>(1, fewest_parts)));
+  plan.num_parts = divide_up(num_cells, std::max<int64_t>(1, plan.num_cells));
+  return plan;
+}
+
+__device__ int lane() { return static_cast<int>(threadIdx.x % kWarp); }
+
+__device__ unsigned lanes_below() { return (1u << lane()) - 1; }
+
+// The regions of an image among first .. first + kThreads - 1, in ascending order; returns how many. For a whole block.
+//
+//   regions  [kThreads], shared
+//   counts   [kWarps], shared
+__device__ int list_regions(const RoIPoolProblem& problem, int64_t image, int64_t first, int64_t* regions,
+                            int32_t* counts) {
+  const int64_t k = first + threadIdx.x;
+  const bool is_listed = k < problem.num_rois && problem.image_of_region(k) == image;
+  const unsigned listed = __ballot_sync(kAllLanes, is_listed);
+  const int warp = static_cast<int>(threadIdx.x / kWarp);
+  if (lane() == 0) {
+    counts[warp] = __popc(listed);
+  }
+  __syncthreads();
+  int before = __popc(listed & lanes_below());
+  int all = 0;
+  for (int i = 0; i < kWarps; ++i) {
+    before += i < warp ? counts[i] : 0;
+    all += counts[i];
+  }
+  if (is_listed) {
+    regions[before] = k;
+  }
+  __syncthreads();
+  return all;
+}
+
+// sums[cell] += grad, lane after lane where several have the same cell; nothing for a cell of -1. For a whole warp.
+template <typename sum_t>
+__device__ void add_in_order(sum_t* sums, int32_t cell, sum_t grad) {
+  const unsigned peers = __match_any_sync(kAllLanes, cell);
+  const int turn = __popc(peers & lanes_below());
+  for (int i = 0; __any_sync(kAllLanes, cell >= 0 && turn >= i); ++i) {
+    if (cell >= 0 && turn == i) {
+      sums[cell] += grad;
+    }
+    __syncwarp();
+  }
+}
+
+// grad_output, argmax: [K, C, PH, PW]; problem.maps.data is grad_input, every element of which is written. index_t
+// counts the bins of kThreads regions.
+template <typename index_t, typename scalar_t>
+__global__ void __launch_bounds__(kThreads)
+    scatter(const RoIPoolProblem problem, const ScatterPlan plan, const scalar_t* grad_output, const int32_t* argmax) {
+  using sum_t = wide_t<scalar_t>;
+  const FeatureMaps& maps = problem.maps;
+  auto* regions = reinterpret_cast<int64_t*>(shared_memory);
+  auto* sums = reinterpret_cast<sum_t*>(regions + kThreads);
+  auto* grads = sums + static_cast<int64_t>(plan.channels) * plan.num_cells;
+  auto* cells = reinterpret_cast<int32_t*>(grads + kStagedSlots);
+  auto* counts = cells + kStagedSlots;
+  const auto num_bins = static_cast<index_t>(problem.num_bins());
+  const int warp = static_cast<int>(threadIdx.x / kWarp);
+
+  const int64_t num_blocks = maps.num_images * plan.num_groups * plan.num_parts;
+  for (int64_t block = blockIdx.x; block < num_blocks; block += gridDim.x) {
+    const int64_t part = block % plan.num_parts;
+    const int64_t first_channel = block / plan.num_parts % plan.num_groups * plan.channels;
+    const int64_t image = block / plan.num_parts / plan.num_groups;
+    const auto first_cell = static_cast<int32_t>(part * plan.num_cells);
+    const auto cells_left = static_cast<int32_t>(maps.num_cells()) - first_cell;
+    const int32_t num_cells = cells_left < plan.num_cells ? cells_left : plan.num_cells;
+    const int64_t channels_left = problem.channels - first_channel;
+    const int channels = channels_left < plan.channels ? static_cast<int>(channels_left) : plan.channels;
+
+    for (int32_t i = threadIdx.x; i < plan.channels * plan.num_cells; i += blockDim.x) {
+      sums[i] = 0;
+    }
+    for (int64_t first_region = 0; first_region < problem.num_rois; first_region += kThreads) {
+      const index_t num_slots = list_regions(problem, image, first_region, regions, counts) * num_bins;
+      for (index_t first_slot = 0; first_slot < num_slots; first_slot += plan.slots) {
+        for (int i = threadIdx.x; i < kStagedSlots; i += blockDim.x) {
+          // Neighbouring threads read what is adjacent in memory.
+          const int c = problem.channels_last ? i % plan.channels : i / plan.slots;
+          const int s = problem.channels_last ? i / plan.channels : i % plan.slots;
+          const index_t slot = first_slot + s;
+          int32_t cell = -1;
+          sum_t grad = 0;
+          if (c < channels && slot < num_slots) {
+            const int64_t from = regions[slot / num_bins] * problem.region_stride +
+                                 (first_channel + c) * problem.channel_stride +
+                                 static_cast<int64_t>(slot % num_bins) * problem.bin_stride;
+            cell = argmax[from];
+            grad = static_cast<sum_t>(grad_output[from]);
+          }
+          const bool is_here = cell >= first_cell && cell - first_cell < num_cells;
+          cells[c * plan.slots + s] = is_here ? cell - first_cell : -1;
+          grads[c * plan.slots + s] = grad;
+        }
+        __syncthreads();
+        if (warp < channels) {
+          for (int s = lane(); s < plan.slots; s += kWarp) {
+            const int i = warp * plan.slots + s;
+            add_in_order(sums + static_cast<int64_t>(warp) * plan.num_cells, cells[i], grads[i]);
+          }
+        }
+        __syncthreads();
+      }
+    }
+    __syncthreads();
+
+    scalar_t* grad_input = static_cast<scalar_t*>(maps.data) + image * maps.image_stride +
+                           first_channel * maps.channel_stride + first_cell * maps.cell_stride;
+    if (problem.channels_last) {
+      for (int32_t i = threadIdx.x; i < plan.channels * num_cells; i += blockDim.x) {
+        const int c = i % plan.channels;
+        const int32_t cell = i / plan.channels;
+        if (c < channels) {
+          grad_input[cell * maps.cell_stride + c] = static_cast<scalar_t>(sums[c * plan.num_cells + cell]);
+        }
+      }
+    } else {
+      for (int c = 0; c < channels; ++c) {
+        for (int32_t cell = threadIdx.x; cell < num_cells; cell += blockDim.x) {
+          grad_input[c * maps.channel_stride + cell] = static_cast<scalar_t>(sums[c * plan.num_cells + cell]);
+        }
+      }
+    }
+    __syncthreads();  // before the next turn clears the sums
+  }
+}
+
+template <typename index_t, typename scalar_t>
+cudaError_t launch_scatter(const RoIPoolProblem& problem, const ScatterPlan& plan, const scalar_t* grad_output,
+                           const int32_t* argmax, cudaStream_t stream) {
+  const auto kernel = scatter<index_t, scalar_t>;
+  const int64_t shared_bytes = plan.shared_bytes<wide_t<scalar_t>>();
+  const cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+  return error != cudaSuccess ? error
+                              : launch(kernel, {problem.maps.num_images * plan.num_groups * plan.num_parts}, kThreads,
+                                       shared_bytes, stream, problem, plan, grad_output, argmax);
+}
+
+// grad_output, argmax: [K, C, PH, PW]; problem.maps.data is grad_input, every element of which is written
+template <typename scalar_t>
+cudaError_t launch_backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const int32_t* argmax,
+                            cudaStream_t stream) {
+  int device = 0;
+  int shared_bytes = 0;
+  int num_multiprocessors = 0;
+  for (const cudaError_t error :
+       {cudaGetDevice(&device), cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+        cudaDeviceGetAttribute(&num_multiprocessors, cudaDevAttrMultiProcessorCount, device)}) {
+    if (error != cudaSuccess) {
+      return error;
+    }
+  }
+  const ScatterPlan plan = plan_scatter<wide_t<scalar_t>>(problem, shared_bytes, num_multiprocessors);
+  return problem.num_bins() <= (UINT32_MAX - kStagedSlots) / kThreads
+             ? launch_scatter<uint32_t>(problem, plan, grad_output, argmax, stream)
+             : launch_scatter<uint64_t>(problem, plan, grad_output, argmax, stream);
+}
+
+// ---- Gather.
+
+// argmax, output: [K, C, PH, PW]. Positions and runs are bins and channels, or channels and bins.
+template <typename scalar_t>
+__global__ void __launch_bounds__(kThreads)
+    gather(const RoIPoolProblem problem, const Tiling tiling, const int32_t* argmax, scalar_t* output) {
+  const FeatureMaps& maps = problem.maps;
+  const int64_t num_cells = maps.num_cells();
+  for_each_tile(tiling, [&](const Tile& tile) {
+    const int64_t image = problem.image_of_region(tile.k);
+    const scalar_t* map = static_cast<const scalar_t*>(maps.data) + (image < 0 ? 0 : image) * maps.image_stride;
+    for (int64_t run = tile.run; run < tile.end_run; run += tiling.runs_at_once) {
+      const int64_t i = tile.k * problem.region_stride + run * tiling.run_length + tile.position;
+      const int64_t c = problem.channels_last ? tile.position : run;
+      const int32_t cell = argmax[i];
+      const bool is_cell = image >= 0 && cell >= 0 && cell < num_cells;
+      output[i] = is_cell ? map[c * maps.channel_stride + cell * maps.cell_stride] : scalar_t(0);
+    }
+  });
+}
+
+// argmax, output: [K, C, PH, PW]
+template <typename scalar_t>
+cudaError_t launch_gather(const RoIPoolProblem& problem, const int32_t* argmax, scalar_t* output, cudaStream_t stream) {
+  const Tiling tiling = problem.channels_last ? Tiling(problem.num_rois, problem.num_bins(), problem.channels)
+                                              : Tiling(problem.num_rois, problem.channels, problem.num_bins());
+  return launch(gather<scalar_t>, tiling.blocks(), tiling.num_threads(), 0, stream, problem, tiling, argmax, output);
+}
+
+// ---- The operators.
+
+#ifdef __CUDACC__  // tests/cuda_host compiles all the rest for the CPU, and has operators of its own
+
+cudaStream_t current_stream(const torch::stable::Device& device) {
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device.index(), &stream));
+  return static_cast<cudaStream_t>(stream);
+}
+
+// On the current stream of a device, which it makes the current one as long as it lives.
+class CudaKernels {
+ public:
+  explicit CudaKernels(const torch::stable::Device& device) : guard_(device.index()), stream_(current_stream(device)) {}
+
+  template <typename scalar_t>
+  void forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) const {
+    STD_CUDA_CHECK(launch_forward(problem, output, argmax, stream_));
+  }
+
+  template <typename scalar_t>
+  void backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const int32_t* argmax) const {
+    STD_CUDA_CHECK(launch_backward(problem, grad_output, argmax, stream_));
+  }
+
+  template <typename scalar_t>
+  void gather(const RoIPoolProblem& problem, const int32_t* argmax, scalar_t* output) const {
+    STD_CUDA_CHECK(launch_gather(problem, argmax, output, stream_));
+  }
+
+ private:
+  torch::stable::accelerator::DeviceGuard guard_;
+  cudaStream_t stream_;
+};
+
+#endif
+
+}  // namespace
+}  // namespace roipool
+
+#ifdef __CUDACC__
+STABLE_TORCH_LIBRARY_IMPL(roipool, CUDA, m) { roipool::implement<roipool::CudaKernels>(m); }
+#endif

@@ -1,0 +1,292 @@
+#include "cuda_runtime.h"
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <vector>
+
+// AddressSanitizer wants to know of every change of stacks.
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(address, size)
+#define ASAN_UNPOISON_MEMORY_REGION(address, size)
+#define __sanitizer_start_switch_fiber(save, bottom, size) static_cast<void>(save)
+#define __sanitizer_finish_switch_fiber(save, bottom, size) static_cast<void>(save)
+#endif
+
+dim3 threadIdx;
+dim3 blockIdx;
+dim3 blockDim;
+dim3 gridDim;
+
+namespace roipool {
+
+alignas(16) unsigned char shared_memory[1 << 20];
+
+}  // namespace roipool
+
+namespace cuda_host {
+
+Device device;
+
+namespace {
+
+constexpr unsigned kWarp = 32;
+constexpr size_t kStackBytes = 256 << 10;
+
+enum class Wait { kNothing, kBlock, kWarp, kBallot, kMatch, kExited };
+
+constexpr const char* kNames[] = {"nothing", "__syncthreads", "__syncwarp", "a vote", "__match_any_sync", "its end"};
+
+[[noreturn]] void fail(const char* what) {
+  std::fprintf(stderr, "cuda_host: block (%u, %u, %u): %s\n", blockIdx.x, blockIdx.y, blockIdx.z, what);
+  std::abort();
+}
+
+// A thread of the block.
+struct Fiber {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack{new char[kStackBytes]};
+  void* sanitizer_stack = nullptr;
+  Wait wait = Wait::kNothing;
+  int value = 0;        // what it brings to a function of its warp
+  unsigned result = 0;  // what it takes from it
+};
+
+class Block {
+ public:
+  static Block& instance() {
+    static Block block;
+    return block;
+  }
+
+  void run(unsigned num_threads, const std::function<void()>& thread) {
+    thread_ = &thread;
+    while (fibers_.size() < num_threads) {
+      fibers_.push_back(std::make_unique<Fiber>());
+    }
+    num_threads_ = num_threads;
+    for (unsigned i = 0; i < num_threads; ++i) {
+      Fiber& fiber = *fibers_[i];
+      fiber.wait = Wait::kNothing;
+      getcontext(&fiber.context);
+      fiber.context.uc_stack.ss_sp = fiber.stack.get();
+      fiber.context.uc_stack.ss_size = kStackBytes;
+      fiber.context.uc_link = nullptr;
+      makecontext(&fiber.context, &Block::enter, 0);
+    }
+    std::vector<unsigned> order(num_threads);
+    std::iota(order.begin(), order.end(), 0);
+    for (bool ran = true; ran;) {
+      ran = false;
+      std::shuffle(order.begin(), order.end(), random_);
+      for (const unsigned i : order) {
+        if (fibers_[i]->wait == Wait::kNothing) {
+          resume(i);
+          ran = true;
+        }
+      }
+      ran = release() || ran;
+    }
+    for (unsigned i = 0; i < num_threads; ++i) {
+      if (fibers_[i]->wait != Wait::kExited) {
+        fail("threads wait for one another at different places");
+      }
+    }
+  }
+
+  // Waits as a thread of the block, and returns what its warp made of the values.
+  unsigned wait_for(Wait wait, int value) {
+    Fiber& fiber = *fibers_[current_];
+    fiber.wait = wait;
+    fiber.value = value;
+    leave(fiber, /*for_good=*/false);
+    return fiber.result;
+  }
+
+ private:
+  static void enter() {
+    Block& block = instance();
+    __sanitizer_finish_switch_fiber(nullptr, &block.scheduler_stack_, &block.scheduler_stack_size_);
+    (*block.thread_)();
+    Fiber& fiber = *block.fibers_[block.current_];
+    fiber.wait = Wait::kExited;
+    block.leave(fiber, /*for_good=*/true);
+  }
+
+  void resume(unsigned i) {
+    Fiber& fiber = *fibers_[i];
+    current_ = i;
+    threadIdx.x = i;
+    void* fake_stack = nullptr;
+    __sanitizer_start_switch_fiber(&fake_stack, fiber.stack.get(), kStackBytes);
+    swapcontext(&scheduler_, &fiber.context);
+    __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
+  }
+
+  void leave(Fiber& fiber, bool for_good) {
+    __sanitizer_start_switch_fiber(for_good ? nullptr : &fiber.sanitizer_stack, scheduler_stack_,
+                                   scheduler_stack_size_);
+    swapcontext(&fiber.context, &scheduler_);
+    __sanitizer_finish_switch_fiber(fiber.sanitizer_stack, &scheduler_stack_, &scheduler_stack_size_);
+  }
+
+  // Lets those go on that have waited for one another long enough; false if there are none.
+  bool release() {
+    bool released = false;
+    for (unsigned first = 0; first < num_threads_; first += kWarp) {
+      released = release_warp(first) || released;
+    }
+    const auto waits_for_block = [&](unsigned i) {
+      return fibers_[i]->wait == Wait::kBlock || fibers_[i]->wait == Wait::kExited;
+    };
+    bool all = true;
+    for (unsigned i = 0; i < num_threads_; ++i) {
+      all = all && waits_for_block(i);
+    }
+    for (unsigned i = 0; all && i < num_threads_; ++i) {
+      if (fibers_[i]->wait == Wait::kBlock) {
+        fibers_[i]->wait = Wait::kNothing;
+        released = true;
+      }
+    }
+    return released;
+  }
+
+  // All 32 lanes take part in the functions of a warp: our kernels use no other masks.
+  bool release_warp(unsigned first) {
+    const Wait wait = fibers_[first]->wait;
+    const unsigned end = std::min(first + kWarp, num_threads_);
+    for (unsigned i = first; i < end; ++i) {
+      const Wait other = fibers_[i]->wait;
+      if (other == Wait::kNothing) {
+        return false;
+      }
+      if (other != wait && other != Wait::kBlock && wait != Wait::kBlock) {
+        std::fprintf(stderr, "thread %u is at %s, thread %u at %s\n", first, kNames[static_cast<int>(wait)], i,
+                     kNames[static_cast<int>(other)]);
+        fail("the threads of a warp have parted");
+      }
+      if (other != wait) {
+        return false;
+      }
+    }
+    if (wait == Wait::kBlock || wait == Wait::kExited) {
+      return false;
+    }
+    if (end - first < kWarp) {
+      fail("a function of a whole warp, in a warp that is not");
+    }
+    for (unsigned i = first; i < end; ++i) {
+      unsigned result = 0;
+      for (unsigned j = first; j < end; ++j) {
+        const bool bit = wait == Wait::kMatch ? fibers_[j]->value == fibers_[i]->value : fibers_[j]->value != 0;
+        result |= bit ? 1u << (j - first) : 0;
+      }
+      fibers_[i]->result = result;
+    }
+    for (unsigned i = first; i < end; ++i) {
+      fibers_[i]->wait = Wait::kNothing;
+    }
+    return true;
+  }
+
+  std::vector<std::unique_ptr<Fiber>> fibers_;
+  unsigned num_threads_ = 0;
+  unsigned current_ = 0;
+  const std::function<void()>* thread_ = nullptr;
+  ucontext_t scheduler_{};
+  const void* scheduler_stack_ = nullptr;
+  size_t scheduler_stack_size_ = 0;
+  std::mt19937 random_{0};
+};
+
+std::map<const void*, int>& allowed_shared_bytes() {
+  static std::map<const void*, int> allowed;
+  return allowed;
+}
+
+unsigned wait_for_warp(unsigned mask, Wait wait, int value) {
+  if (mask != 0xffffffffu) {
+    fail("a mask that is not all lanes");
+  }
+  return Block::instance().wait_for(wait, value);
+}
+
+}  // namespace
+
+size_t most_shared_bytes(const void* kernel) {
+  const auto found = allowed_shared_bytes().find(kernel);
+  return found == allowed_shared_bytes().end() ? 48 << 10 : std::max(48 << 10, found->second);
+}
+
+cudaError_t allow_shared_bytes(const void* kernel, int bytes) {
+  if (bytes > device.shared_bytes_per_block) {
+    return cudaErrorInvalidValue;
+  }
+  allowed_shared_bytes()[kernel] = bytes;
+  return cudaSuccess;
+}
+
+cudaError_t run(const cudaLaunchConfig_t& config, size_t most_shared_bytes, const std::function<void()>& thread) {
+  const dim3 grid = config.gridDim;
+  const unsigned num_threads = config.blockDim.x;
+  const size_t shared_bytes = config.dynamicSmemBytes;
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffff || grid.y > 0xffff || grid.z > 0xffff ||
+      num_threads == 0 || num_threads > 1024 || shared_bytes > most_shared_bytes) {
+    return cudaErrorInvalidValue;
+  }
+  // The kernels take turns where there are more blocks than a grid holds: a small grid shows that they do.
+  gridDim = {std::min(grid.x, device.most_blocks), std::min(grid.y, device.most_blocks),
+             std::min(grid.z, device.most_blocks)};
+  blockDim = {num_threads, 1, 1};
+  unsigned char* shared = roipool::shared_memory;
+  ASAN_POISON_MEMORY_REGION(shared + shared_bytes, sizeof roipool::shared_memory - shared_bytes);
+  for (unsigned z = 0; z < gridDim.z; ++z) {
+    for (unsigned y = 0; y < gridDim.y; ++y) {
+      for (unsigned x = 0; x < gridDim.x; ++x) {
+        blockIdx = {x, y, z};
+        std::memset(shared, 0xcd, shared_bytes);
+        Block::instance().run(num_threads, thread);
+      }
+    }
+  }
+  ASAN_UNPOISON_MEMORY_REGION(shared, sizeof roipool::shared_memory);
+  return cudaSuccess;
+}
+
+}  // namespace cuda_host
+
+using cuda_host::Block;
+using cuda_host::Wait;
+using cuda_host::wait_for_warp;
+
+void __syncthreads() { Block::instance().wait_for(Wait::kBlock, 0); }
+
+void __syncwarp() { wait_for_warp(0xffffffffu, Wait::kWarp, 0); }
+
+unsigned __ballot_sync(unsigned mask, bool predicate) { return wait_for_warp(mask, Wait::kBallot, predicate); }
+
+bool __any_sync(unsigned mask, bool predicate) { return wait_for_warp(mask, Wait::kBallot, predicate) != 0; }
+
+unsigned __match_any_sync(unsigned mask, int value) { return wait_for_warp(mask, Wait::kMatch, value); }
+
+cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrMultiProcessorCount ? cuda_host::device.num_multiprocessors
+                                                       : cuda_host::device.shared_bytes_per_block;
+  return cudaSuccess;
+}

@@ -1,0 +1,92 @@
+// A host execution model of CUDA: enough of it to compile csrc/cuda/*.cu with a C++ compiler and run the kernels on the
+// CPU. Found in place of the toolkit's header of the same name.
+//
+// The blocks of a grid run one after the other. Each thread of a block is a fiber, which runs until it waits for others:
+// at __syncthreads(), or in one of the functions of a warp. The threads that may run next are taken in an order that
+// changes all the time, so that what depends on the order between two barriers gives results that do, too. Shared memory
+// holds garbage when a block starts.
+//
+// What cannot go on ends the process with a message: threads of a warp in different functions, or a barrier that some
+// never reach.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__
+#define __launch_bounds__(...)
+
+struct dim3 {
+  unsigned x = 1;
+  unsigned y = 1;
+  unsigned z = 1;
+};
+
+// Those of the thread that runs.
+extern dim3 threadIdx;
+extern dim3 blockIdx;
+extern dim3 blockDim;
+extern dim3 gridDim;
+
+// ---- What threads wait for.
+
+void __syncthreads();
+void __syncwarp();
+unsigned __ballot_sync(unsigned mask, bool predicate);
+bool __any_sync(unsigned mask, bool predicate);
+unsigned __match_any_sync(unsigned mask, int value);
+
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+
+// ---- The runtime.
+
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
+
+using cudaStream_t = struct CUstream_st*;
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim;
+  dim3 blockDim;
+  size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+};
+
+cudaError_t cudaGetDevice(int* device);
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
+
+namespace cuda_host {
+
+// Runs a grid: thread() for each of its threads. An error for what a device would refuse.
+cudaError_t run(const cudaLaunchConfig_t& config, size_t most_shared_bytes, const std::function<void()>& thread);
+
+// What a kernel was allowed by cudaFuncSetAttribute, else 48 KiB.
+size_t most_shared_bytes(const void* kernel);
+cudaError_t allow_shared_bytes(const void* kernel, int bytes);
+
+// The device, as its attributes and the checks of a launch have it.
+struct Device {
+  int shared_bytes_per_block = 232448;
+  int num_multiprocessors = 4;
+  unsigned most_blocks = 0x7fffffff;  // in each dimension of a grid
+};
+extern Device device;
+
+}  // namespace cuda_host
+
+template <typename Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int value) {
+  return cuda_host::allow_shared_bytes(reinterpret_cast<const void*>(kernel), value);
+}
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments... arguments) {
+  return cuda_host::run(*config, cuda_host::most_shared_bytes(reinterpret_cast<const void*>(kernel)),
+                        [&] { kernel(arguments...); });
+}

@@ -1,0 +1,46 @@
+// The operators of csrc/cuda/roi_pool_kernel.cu on the host, for CPU tensors: torch.ops.roipool_cuda_host.*. Their
+// schemas come from Python (cuda_host.py).
+#include "cuda_runtime.h"
+// The kernels themselves, from the folder that is given to the compiler.
+#include "cuda/roi_pool_kernel.cu"
+
+namespace roipool {
+namespace {
+
+void check_launch(cudaError_t error) { check(error == cudaSuccess, "the launch was refused"); }
+
+struct CudaHostKernels {
+  explicit CudaHostKernels(const torch::stable::Device&) {}
+
+  template <typename scalar_t>
+  void forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) const {
+    check_launch(launch_forward(problem, output, argmax, nullptr));
+  }
+
+  template <typename scalar_t>
+  void backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const int32_t* argmax) const {
+    check_launch(launch_backward(problem, grad_output, argmax, nullptr));
+  }
+
+  template <typename scalar_t>
+  void gather(const RoIPoolProblem& problem, const int32_t* argmax, scalar_t* output) const {
+    check_launch(launch_gather(problem, argmax, output, nullptr));
+  }
+};
+
+}  // namespace
+
+// What the device has from now on: small limits reach code that is else for huge tensors.
+void set_device(int64_t shared_bytes_per_block, int64_t num_multiprocessors, int64_t most_blocks) {
+  cuda_host::device.shared_bytes_per_block = static_cast<int>(shared_bytes_per_block);
+  cuda_host::device.num_multiprocessors = static_cast<int>(num_multiprocessors);
+  cuda_host::device.most_blocks = static_cast<unsigned>(most_blocks);
+}
+
+}  // namespace roipool
+
+STABLE_TORCH_LIBRARY_IMPL(roipool_cuda_host, CPU, m) { roipool::implement<roipool::CudaHostKernels>(m); }
+
+STABLE_TORCH_LIBRARY_IMPL(roipool_cuda_host, CompositeExplicitAutograd, m) {
+  m.impl("set_device", TORCH_BOX(&roipool::set_device));
+}
