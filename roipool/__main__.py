@@ -7,7 +7,7 @@ import platform
 import torch
 
 import roipool
-from roipool import _C
+from roipool import _C, _library
 
 
 def installed() -> dict[str, object]:
@@ -22,6 +22,7 @@ def installed() -> dict[str, object]:
         "cpu_threads": torch.get_num_threads(),
         "cuda": _C.cuda_version,
         "cuda_architectures": _C.cuda_architectures,
+        "cuda_loaded": _library.cuda_is_loaded,
     }
 
 
@@ -39,10 +40,14 @@ def main() -> None:
         "cpu_threads": "CPU threads",
         "cuda": "CUDA kernels",
         "cuda_architectures": "CUDA architectures",
+        "cuda_loaded": "CUDA kernels loaded",
     }
     for key, value in facts.items():
-        shown = (" ".join(value) or "none") if isinstance(value, list) else ("not built" if value is None else value)
-        print(f"{labels.get(key, key):<20}{shown}")
+        if isinstance(value, list):
+            shown = " ".join(value) or "none"
+        else:
+            shown = "not built" if value is None else {"True": "yes", "False": "no"}.get(str(value), str(value))
+        print(f"{labels.get(key, key.replace('_', ' ')):<20}{shown}")
 
 
 if __name__ == "__main__":

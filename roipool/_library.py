@@ -5,8 +5,10 @@ same way in eager mode, under torch.compile and in export.
 """
 
 import importlib
+import importlib.util
 import math
 from collections.abc import Callable
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -162,3 +164,40 @@ def _register_autograd() -> torch.library.Library:
 
 
 _autograd = _register_autograd()
+
+
+# ---- CUDA. roipool._C_cuda needs a torch with CUDA to load; it is a library of operators, not a Python module.
+
+
+def _load_cuda_kernels() -> bool:
+    """Whether there are any to load, and a torch that can run them."""
+    spec = importlib.util.find_spec("roipool._C_cuda")
+    if torch.version.cuda is None or spec is None or spec.origin is None:
+        return False
+    try:
+        torch.ops.load_library(spec.origin)
+    except OSError as error:
+        raise ImportError(
+            f"roipool's CUDA library {spec.origin} does not load beside torch {torch.__version__} ({error}): "
+            "reinstall roipool, or install it with ROIPOOL_CUDA=0 to do without CUDA kernels"
+        ) from error
+    return True
+
+
+def _no_cuda_kernels(*_: object) -> NoReturn:
+    raise NotImplementedError(
+        "roipool was built without CUDA kernels, and input is a CUDA tensor: install the CUDA toolkit (nvcc), then "
+        "reinstall roipool with FORCE_CUDA=1"
+    )
+
+
+def _refuse_cuda() -> torch.library.Library:
+    library = torch.library.Library("roipool", "IMPL")
+    for name in ["roi_pool", "roi_pool_with_argmax", "roi_pool_backward", "roi_pool_gather"]:
+        library.impl(name, _no_cuda_kernels, "CUDA")
+    return library
+
+
+cuda_is_loaded = _load_cuda_kernels()
+if not cuda_is_loaded:
+    _cuda = _refuse_cuda()

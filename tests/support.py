@@ -1,16 +1,32 @@
-"""What several test files need: comparison by bits, awkward inputs, the lists that tests run over."""
+"""What several test files need: comparison by bits, awkward inputs, the lists that tests run over, the main check."""
 
 import math
 import random
+from typing import Any, NamedTuple
 
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
+
+from roipool import reference
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
+class Backend(NamedTuple):
+    """Operators, and the device that their tensors are on."""
+
+    name: str  # cpu, cuda, or cuda_host: the CUDA kernels on the CPU
+    ops: Any
+    device: torch.device
+
+
+CPU = Backend("cpu", torch.ops.roipool, torch.device("cpu"))
+
+
 def same_bits(a: Tensor, b: Tensor) -> bool:
-    """torch.equal, but NaN equals itself and the two zeros differ."""
+    """torch.equal, but NaN equals itself and the two zeros differ. On any devices."""
+    a, b = a.cpu(), b.cpu()
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
@@ -91,3 +107,54 @@ def random_rois(num_rois: int, num_images: int, height: float, width: float, see
             ys.sort()
         rows.append([image, xs[0], ys[0], xs[1], ys[1]])
     return torch.tensor(rows, dtype=torch.float64).reshape(-1, 5)
+
+
+# ---- Problems, and the check that all kernels must pass.
+
+
+def check_against_reference(backend, x, rois, output_size, spatial_scale):
+    """Forward, argmax, gradient and gather of the operators on x as it lies in memory."""
+    ops = backend.ops
+    x, rois = x.to(backend.device), rois.to(backend.device)  # strides of a map that is dense are kept
+    output, argmax = ops.roi_pool_with_argmax(x, rois, *output_size, spatial_scale)
+    expected, expected_argmax = reference.roi_pool(x.cpu(), rois.cpu(), output_size, spatial_scale, return_argmax=True)
+    assert_same_bits(output, expected)
+    assert_same_bits(argmax, expected_argmax)
+    assert_same_bits(ops.roi_pool(x, rois, *output_size, spatial_scale), expected)
+
+    n, _, h, w = x.shape
+    grad_output = features(output.shape, x.dtype, seed=len(rois))
+    grad_input = ops.roi_pool_backward(grad_output.to(backend.device), rois, argmax, n, h, w)
+    assert_same_bits(grad_input, reference.roi_pool_backward(grad_output, rois.cpu(), expected_argmax, x.shape))
+
+    assert_same_bits(ops.roi_pool_gather(x, rois, argmax), expected)
+
+    is_channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    if is_channels_last and output.numel() > 0:
+        assert output.is_contiguous(memory_format=torch.channels_last)
+        assert argmax.is_contiguous(memory_format=torch.channels_last)
+
+
+@st.composite
+def problems(draw):
+    shape = (
+        draw(st.integers(1, 3)),
+        draw(st.sampled_from([1, 2, 3, 5, 16, 31, 64, 67, 130])),
+        draw(st.integers(1, 20)),
+        draw(st.integers(1, 20)),
+    )
+    spatial_scale = draw(st.sampled_from([1.0, 0.5, 1 / 16, 0.7, 0.1, 3.0, 1e-3]) | st.floats(1e-3, 4.0))
+    seed = draw(st.integers(0, 2**32 - 1))
+    dtype = draw(st.sampled_from(DTYPES))
+    x = features(shape, dtype, seed, draw(st.sampled_from(["distinct", "ties", "special"])))
+    layout = draw(st.sampled_from(LAYOUTS))
+    rois = random_rois(
+        draw(st.integers(0, 9)),
+        shape[0],
+        shape[2] / spatial_scale,
+        shape[3] / spatial_scale,
+        seed,
+        wild=draw(st.booleans()),
+    )
+    rois = rois.to(draw(st.sampled_from(DTYPES)))
+    return x, layout, rois, (draw(st.integers(1, 8)), draw(st.integers(1, 8))), spatial_scale

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from support import assert_same_bits, channels_last, contiguous, same_bits
+from support import CPU, Backend, assert_same_bits, channels_last, contiguous, same_bits
 
 import roipool
 
@@ -70,22 +70,28 @@ def load(name: str, layout=contiguous) -> SimpleNamespace:
     return SimpleNamespace(output_size=tuple(case["output_size"]), spatial_scale=case["spatial_scale"], **arrays)
 
 
-def pooled(case: SimpleNamespace) -> tuple[torch.Tensor, torch.Tensor]:
-    input = case.input.clone(memory_format=torch.preserve_format).requires_grad_()
-    output = roipool.roi_pool(input, case.rois, case.output_size, case.spatial_scale)
-    (grad_input,) = torch.autograd.grad(output, input, case.grad_output)
+def pooled(backend: Backend, case: SimpleNamespace) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output and gradient; by what users call, where they can."""
+    input, rois, grad_output = (t.to(backend.device) for t in [case.input, case.rois, case.grad_output])
+    if backend.name == "cuda_host":
+        output, argmax = backend.ops.roi_pool_with_argmax(input, rois, *case.output_size, case.spatial_scale)
+        size = (input.shape[0], *input.shape[2:])
+        return output, backend.ops.roi_pool_backward(grad_output, rois, argmax, *size)
+    input = input.clone(memory_format=torch.preserve_format).requires_grad_()
+    output = roipool.roi_pool(input, rois, case.output_size, case.spatial_scale)
+    (grad_input,) = torch.autograd.grad(output, input, grad_output)
     return output, grad_input
 
 
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("system", ["mxnet", "torchvision"])
-def test_agrees_with(system, name, layout):
+def test_agrees_with(backend, system, name, layout):
     case = load(name, layout)
     if system == "torchvision" and name in CRASHES_TORCHVISION:
         assert not hasattr(case, "torchvision_output")  # nothing was recorded; MXNet's is compared
         return
-    output, grad_input = pooled(case)
+    output, grad_input = pooled(backend, case)
     same = (
         same_bits(output, getattr(case, f"{system}_output")),
         same_bits(grad_input, getattr(case, f"{system}_grad_input")),
@@ -96,9 +102,9 @@ def test_agrees_with(system, name, layout):
 
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 @pytest.mark.parametrize("name", sorted({name for _, name in DIFFERENCES}))
-def test_reference_decides_where_they_differ(name, layout):
+def test_reference_decides_where_they_differ(backend, name, layout):
     case = load(name, layout)
-    output, grad_input = pooled(case)
+    output, grad_input = pooled(backend, case)
     expected, argmax = roipool.reference.roi_pool(
         case.input, case.rois, case.output_size, case.spatial_scale, return_argmax=True
     )
@@ -126,7 +132,7 @@ def test_the_lowest_numbers_keep_value_and_gradient(name):
     lowest = case.input.unique().item()  # one value all over the map
     output, argmax = roipool.roi_pool(case.input, case.rois, case.output_size, return_argmax=True)
     assert (output[argmax >= 0] == lowest).all()
-    _, grad_input = pooled(case)
+    _, grad_input = pooled(CPU, case)
     torch.testing.assert_close(grad_input.double().sum(), case.grad_output[argmax >= 0].double().sum())
 
 

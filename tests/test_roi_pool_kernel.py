@@ -1,4 +1,4 @@
-"""The native kernels against the reference and against peers, bit for bit."""
+"""The kernels of each device against the reference and against peers, bit for bit."""
 
 import threading
 
@@ -9,97 +9,63 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
-from hypothesis import strategies as st
-from support import DTYPES, LAYOUTS, assert_same_bits, channels_last, contiguous, features, random_rois
+from support import (
+    CPU,
+    DTYPES,
+    LAYOUTS,
+    assert_same_bits,
+    channels_last,
+    check_against_reference,
+    contiguous,
+    features,
+    problems,
+    random_rois,
+)
 
 import roipool
 from roipool import reference
 
-ops = torch.ops.roipool
-
-
-def check_against_reference(x, rois, output_size, spatial_scale):
-    """Forward, argmax, gradient and gather of the native operators on x as it lies in memory."""
-    output, argmax = ops.roi_pool_with_argmax(x, rois, *output_size, spatial_scale)
-    expected, expected_argmax = reference.roi_pool(x, rois, output_size, spatial_scale, return_argmax=True)
-    assert_same_bits(output, expected)
-    assert_same_bits(argmax, expected_argmax)
-    assert_same_bits(ops.roi_pool(x, rois, *output_size, spatial_scale), expected)
-
-    n, _, h, w = x.shape
-    grad_output = features(output.shape, x.dtype, seed=len(rois))
-    grad_input = ops.roi_pool_backward(grad_output, rois, argmax, n, h, w)
-    assert_same_bits(grad_input, reference.roi_pool_backward(grad_output, rois, expected_argmax, x.shape))
-
-    assert_same_bits(ops.roi_pool_gather(x, rois, argmax), expected)
-
-    is_channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    if is_channels_last and output.numel() > 0:
-        assert output.is_contiguous(memory_format=torch.channels_last)
-        assert argmax.is_contiguous(memory_format=torch.channels_last)
-
-
-@st.composite
-def problems(draw):
-    shape = (
-        draw(st.integers(1, 3)),
-        draw(st.sampled_from([1, 2, 3, 5, 16, 31, 64, 67, 130])),
-        draw(st.integers(1, 20)),
-        draw(st.integers(1, 20)),
-    )
-    spatial_scale = draw(st.sampled_from([1.0, 0.5, 1 / 16, 0.7, 0.1, 3.0, 1e-3]) | st.floats(1e-3, 4.0))
-    seed = draw(st.integers(0, 2**32 - 1))
-    dtype = draw(st.sampled_from(DTYPES))
-    x = features(shape, dtype, seed, draw(st.sampled_from(["distinct", "ties", "special"])))
-    x = draw(st.sampled_from(LAYOUTS))(x)
-    rois = random_rois(
-        draw(st.integers(0, 9)),
-        shape[0],
-        shape[2] / spatial_scale,
-        shape[3] / spatial_scale,
-        seed,
-        wild=draw(st.booleans()),
-    )
-    rois = rois.to(draw(st.sampled_from(DTYPES)))
-    return x, rois, (draw(st.integers(1, 8)), draw(st.integers(1, 8))), spatial_scale
-
 
 @settings(max_examples=400)
 @given(problems())
-def test_random_problems(problem):
-    check_against_reference(*problem)
+def test_random_problems(backend, problem):
+    x, layout, *arguments = problem
+    check_against_reference(backend, layout(x.to(backend.device)), *arguments)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", ["distinct", "ties", "special"])
 @pytest.mark.parametrize("num_rois", [3, 20])
-def test_every_dtype_and_layout(num_rois, kind, layout, dtype):
+def test_every_dtype_and_layout(backend, num_rois, kind, layout, dtype):
     """A fixed grid beside the random problems: no combination is left to chance."""
     for channels in [3, 70]:
-        x = layout(features((2, channels, 13, 11), dtype, seed=channels, kind=kind))
-        check_against_reference(x, random_rois(num_rois, 2, 26.0, 22.0, seed=7), (4, 3), 0.5)
+        x = layout(features((2, channels, 13, 11), dtype, seed=channels, kind=kind).to(backend.device))
+        check_against_reference(backend, x, random_rois(num_rois, 2, 26.0, 22.0, seed=7), (4, 3), 0.5)
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-def test_integer_rois_are_taken_as_float32(dtype):
+def test_integer_rois_are_taken_as_float32(backend, dtype):
     x = features((1, 2, 9, 9), torch.float16, seed=0)
-    rois = torch.tensor([[0, 1, 2, 7, 8], [0, 0, 0, 3, 3], [1, 0, 0, 3, 3]])
-    check_against_reference(x, rois.to(dtype), (3, 2), 0.7)
-    assert_same_bits(ops.roi_pool(x, rois.to(dtype), 3, 2, 0.7), ops.roi_pool(x, rois.float(), 3, 2, 0.7))
+    rois = torch.tensor([[0, 1, 2, 7, 8], [0, 0, 0, 3, 3], [1, 0, 0, 3, 3]], device=backend.device)
+    check_against_reference(backend, x, rois.to(dtype), (3, 2), 0.7)
+    x = x.to(backend.device)
+    expected = backend.ops.roi_pool(x, rois.float(), 3, 2, 0.7)
+    assert_same_bits(backend.ops.roi_pool(x, rois.to(dtype), 3, 2, 0.7), expected)
 
 
-def test_rois_of_any_strides():
+def test_rois_of_any_strides(backend):
     x = features((2, 3, 9, 9), torch.float32, seed=0)
     rois = random_rois(6, 2, 9, 9, seed=1).float()
     expected = reference.roi_pool(x, rois, 2)
-    assert_same_bits(ops.roi_pool(x, rois.t().contiguous().t(), 2, 2, 1.0), expected)
-    assert_same_bits(ops.roi_pool(x, torch.stack([rois, rois], 1)[:, 1], 2, 2, 1.0), expected)
+    x, rois = x.to(backend.device), rois.to(backend.device)
+    assert_same_bits(backend.ops.roi_pool(x, rois.t().contiguous().t(), 2, 2, 1.0), expected)
+    assert_same_bits(backend.ops.roi_pool(x, torch.stack([rois, rois], 1)[:, 1], 2, 2, 1.0), expected)
 
 
-def test_overlapping_memory():
-    x = features((1, 1, 5, 6), torch.float32, seed=0).expand(3, 20, 5, 6)
-    check_against_reference(x, random_rois(15, 3, 5, 6, seed=1), (2, 2), 1.0)
+def test_overlapping_memory(backend):
+    x = features((1, 1, 5, 6), torch.float32, seed=0).to(backend.device).expand(3, 20, 5, 6)
+    check_against_reference(backend, x, random_rois(15, 3, 5, 6, seed=1), (2, 2), 1.0)
 
 
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
@@ -108,52 +74,53 @@ def test_overlapping_memory():
 @pytest.mark.parametrize(
     "shape", [(0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0), (0, 0, 0, 0), (2, 20, 0, 0), (1, 1, 0, 2**40)]
 )
-def test_empty_shapes(shape, num_rois, dtype, layout):
-    x = torch.empty(shape, dtype=dtype)
+def test_empty_shapes(backend, shape, num_rois, dtype, layout):
+    x = torch.empty(shape, dtype=dtype, device=backend.device)
     x = x if shape[3] > 5 else layout(x)
-    rois = torch.tensor([[0.0, 0, 0, 3, 3]]).expand(num_rois, 5)
-    output, argmax = ops.roi_pool_with_argmax(x, rois, 2, 3, 1.0)
+    rois = torch.tensor([[0.0, 0, 0, 3, 3]], device=backend.device).expand(num_rois, 5)
+    output, argmax = backend.ops.roi_pool_with_argmax(x, rois, 2, 3, 1.0)
     assert_same_bits(output, torch.zeros(num_rois, shape[1], 2, 3, dtype=dtype))
     assert_same_bits(argmax, torch.full((num_rois, shape[1], 2, 3), -1, dtype=torch.int32))
-    assert_same_bits(ops.roi_pool(x, rois, 2, 3, 1.0), output)
-    assert_same_bits(ops.roi_pool_gather(x, rois, argmax), output)
-    grad_input = ops.roi_pool_backward(output, rois, argmax, shape[0], shape[2], shape[3])
+    assert_same_bits(backend.ops.roi_pool(x, rois, 2, 3, 1.0), output)
+    assert_same_bits(backend.ops.roi_pool_gather(x, rois, argmax), output)
+    grad_input = backend.ops.roi_pool_backward(output, rois, argmax, shape[0], shape[2], shape[3])
     assert_same_bits(grad_input, torch.zeros(shape, dtype=dtype))
 
 
 @pytest.mark.parametrize("channels", [3, 64])
-def test_no_region_leaves_a_gradient_of_zeros(channels):
-    rois = torch.empty(0, 5)
-    argmax = torch.empty(0, channels, 2, 2, dtype=torch.int32)
-    grad_input = ops.roi_pool_backward(torch.empty(0, channels, 2, 2), rois, argmax, 2, 5, 4)
+def test_no_region_leaves_a_gradient_of_zeros(backend, channels):
+    rois = torch.empty(0, 5, device=backend.device)
+    argmax = torch.empty(0, channels, 2, 2, dtype=torch.int32, device=backend.device)
+    grad_input = backend.ops.roi_pool_backward(argmax.float(), rois, argmax, 2, 5, 4)
     assert_same_bits(grad_input, torch.zeros(2, channels, 5, 4))
 
 
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 @pytest.mark.parametrize("num_rois", [1, 20])
 @pytest.mark.parametrize("batch_index", [-1.0, 2.0, 1e6, 2.0**63, 1e30, float("nan"), float("inf"), float("-inf")])
-def test_bad_batch_index(batch_index, num_rois, layout):
-    x = layout(features((2, 20, 6, 6), torch.float32, seed=0))
-    rois = torch.tensor([[batch_index, 0, 0, 5, 5]]).expand(num_rois, 5)
-    output, argmax = ops.roi_pool_with_argmax(x, rois, 3, 3, 1.0)
+def test_bad_batch_index(backend, batch_index, num_rois, layout):
+    x = layout(features((2, 20, 6, 6), torch.float32, seed=0).to(backend.device))
+    rois = torch.tensor([[batch_index, 0, 0, 5, 5]], device=backend.device).expand(num_rois, 5)
+    output, argmax = backend.ops.roi_pool_with_argmax(x, rois, 3, 3, 1.0)
     assert (output == 0).all()
     assert (argmax == -1).all()
     full = torch.zeros_like(argmax)  # even an argmax that claims a cell gives such a region no gradient
-    assert (ops.roi_pool_backward(torch.ones_like(output), rois, full, 2, 6, 6) == 0).all()
-    assert (ops.roi_pool_gather(x, rois, full) == 0).all()
+    assert (backend.ops.roi_pool_backward(torch.ones_like(output), rois, full, 2, 6, 6) == 0).all()
+    assert (backend.ops.roi_pool_gather(x, rois, full) == 0).all()
 
 
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 @pytest.mark.parametrize("cell", [36, 37, 2**31 - 1, -1, -2, -(2**31)])
-def test_argmax_that_is_no_cell_is_ignored(cell, layout):
-    x = layout(torch.ones(1, 20, 6, 6))
-    rois = torch.tensor([[0.0, 0, 0, 5, 5]])
-    argmax = layout(torch.full((1, 20, 2, 2), cell, dtype=torch.int32))
-    assert (ops.roi_pool_gather(x, rois, argmax) == 0).all()
-    assert (ops.roi_pool_backward(layout(torch.ones(1, 20, 2, 2)), rois, argmax, 1, 6, 6) == 0).all()
+def test_argmax_that_is_no_cell_is_ignored(backend, cell, layout):
+    x = layout(torch.ones(1, 20, 6, 6, device=backend.device))
+    rois = torch.tensor([[0.0, 0, 0, 5, 5]], device=backend.device)
+    argmax = layout(torch.full((1, 20, 2, 2), cell, dtype=torch.int32, device=backend.device))
+    assert (backend.ops.roi_pool_gather(x, rois, argmax) == 0).all()
+    grad_output = torch.ones_like(argmax, dtype=torch.float32)
+    assert (backend.ops.roi_pool_backward(grad_output, rois, argmax, 1, 6, 6) == 0).all()
 
 
-def test_nan_payloads_and_signed_zeros_survive():
+def test_nan_payloads_and_signed_zeros_survive(backend):
     """The output is a cell of the input, bit for bit: a NaN keeps its payload, -0.0 its sign."""
     # signalling NaNs, without and with the sign bit
     bits = {
@@ -174,25 +141,26 @@ def test_nan_payloads_and_signed_zeros_survive():
                     x[:, 1::2] = -0.0
                     rois = torch.zeros(8, 5)
                     rois[:, 3:] = 19
-                    check_against_reference(layout(x), rois, (1, 1), 1.0)
-                    check_against_reference(layout(x), rois, (3, 7), 1.0)
+                    check_against_reference(backend, layout(x.to(backend.device)), rois, (1, 1), 1.0)
+                    check_against_reference(backend, layout(x.to(backend.device)), rois, (3, 7), 1.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
-def test_every_half_precision_gradient_passes_through(layout, dtype):
+def test_every_half_precision_gradient_passes_through(backend, layout, dtype):
     """All 65536 of them, each alone in its cell."""
     every = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype).view(1, 1, 256, 256)
     argmax = torch.arange(2**16, dtype=torch.int32).view(1, 1, 256, 256)
     every, argmax = (layout(t.expand(1, 20, 256, 256)) for t in [every, argmax])
-    grad_input = ops.roi_pool_backward(every, torch.zeros(1, 5), argmax, 1, 256, 256)
+    arguments = [t.to(backend.device) for t in [every, torch.zeros(1, 5), argmax]]
+    grad_input = backend.ops.roi_pool_backward(*arguments, 1, 256, 256).cpu()
     numbers = ~every.isnan()
     assert_same_bits(grad_input[numbers], (every + 0.0)[numbers])  # the sum starts from 0, so -0.0 becomes 0.0
     assert grad_input[~numbers].isnan().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_sums_are_rounded_to_nearest_even(dtype):
+def test_half_precision_sums_are_rounded_to_nearest_even(backend, dtype):
     """Sums of two, of all magnitudes: those that lie halfway, that are subnormal, that overflow."""
     generator = torch.Generator().manual_seed(0)
     bits = torch.randint(-(2**15), 2**15, (2, 1, 300, 300), generator=generator).to(torch.int16)
@@ -200,21 +168,22 @@ def test_half_precision_sums_are_rounded_to_nearest_even(dtype):
     b[:, ::2] = (a * 2.0**-9)[:, ::2]  # near the halfway points
     grads = torch.stack([a, b])
     argmax = torch.arange(300 * 300, dtype=torch.int32).view(1, 1, 300, 300).expand(2, 1, 300, 300)
-    grad_input = ops.roi_pool_backward(grads, torch.zeros(2, 5), argmax, 1, 300, 300)
+    arguments = [t.to(backend.device) for t in [grads, torch.zeros(2, 5), argmax]]
+    grad_input = backend.ops.roi_pool_backward(*arguments, 1, 300, 300)
     assert_same_bits(grad_input[0], (0.0 + a.float() + b.float()).to(dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
-def test_whole_map_is_adaptive_max_pool2d(layout, dtype):
+def test_whole_map_is_adaptive_max_pool2d(backend, layout, dtype):
     x = layout(features((2, 40, 30, 41), dtype, seed=3, kind="special"))
-    rois = torch.tensor([[n, 0, 0, 40, 29] for n in [0, 1] * 5], dtype=torch.float32)
+    rois = torch.tensor([[n, 0, 0, 40, 29] for n in [0, 1] * 5], dtype=torch.float32, device=backend.device)
     for bins in [(1, 1), (7, 7), (6, 5), (30, 41), (40, 50)]:
-        output, argmax = ops.roi_pool_with_argmax(x, rois, *bins, 1.0)
+        output, argmax = backend.ops.roi_pool_with_argmax(x.to(backend.device), rois, *bins, 1.0)
         expected, indices = F.adaptive_max_pool2d(x.contiguous(), bins, return_indices=True)
         # torch rewrites the bits of NaNs of bfloat16
-        assert_same_bits(output.nan_to_num(7.0), expected.nan_to_num(7.0).repeat(5, 1, 1, 1))
-        assert torch.equal(argmax.long(), indices.repeat(5, 1, 1, 1))
+        assert_same_bits(output.cpu().nan_to_num(7.0), expected.nan_to_num(7.0).repeat(5, 1, 1, 1))
+        assert torch.equal(argmax.cpu().long(), indices.repeat(5, 1, 1, 1))
 
 
 def max_roi_pool(x, rois, output_size, spatial_scale):
@@ -237,29 +206,30 @@ def max_roi_pool(x, rois, output_size, spatial_scale):
     ("shape", "output_size", "spatial_scale"),
     [((2, 40, 50, 84), (7, 7), 1 / 16), ((1, 3, 80, 120), (16, 16), 1.0), ((3, 64, 25, 42), (3, 5), 0.03125)],
 )
-def test_onnxruntime_agrees(shape, output_size, spatial_scale, layout):
+def test_onnxruntime_agrees(backend, shape, output_size, spatial_scale, layout):
     x = features(shape, torch.float32, seed=5)
     n, _, h, w = shape
     rois = random_rois(60, n, h / spatial_scale, w / spatial_scale, seed=5).float()
     expected = max_roi_pool(x, rois, output_size, spatial_scale)
-    assert_same_bits(ops.roi_pool(layout(x), rois, *output_size, spatial_scale), expected)
+    x, rois = layout(x).to(backend.device), rois.to(backend.device)
+    assert_same_bits(backend.ops.roi_pool(x, rois, *output_size, spatial_scale), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
-def test_large_maps(layout, dtype):
+def test_large_maps(backend, layout, dtype):
     x = layout(features((2, 300, 180, 180), dtype, seed=0))
     rois = random_rois(12, 2, 180, 180, seed=0)
     rois[3, 0] = 2  # of no image
     rois[5, 2] = float("nan")
     rois[7] = torch.tensor([1.0, 0, 0, 179, 179])
-    check_against_reference(x, rois, (3, 3), 1.0)
+    check_against_reference(backend, x, rois, (3, 3), 1.0)
 
 
 # ---- The same bits whatever the circumstances.
 
 
-def all_results(x, rois, output_size):
+def all_results(ops, x, rois, output_size):
     output, argmax = ops.roi_pool_with_argmax(x, rois, *output_size, 1.0)
     return [
         output,
@@ -279,40 +249,40 @@ def test_same_bits_for_any_number_of_threads(set_num_threads, channels, layout, 
     for num_rois, output_size in [(2, (20, 20)), (60, (5, 6)), (600, (7, 7))]:
         rois = random_rois(num_rois, 3, 40, 40, seed=0)
         set_num_threads(1)
-        expected = all_results(x, rois, output_size)
+        expected = all_results(CPU.ops, x, rois, output_size)
         for num_threads in [2, 3, 7]:
             set_num_threads(num_threads)
-            for actual, one_thread in zip(all_results(x, rois, output_size), expected, strict=True):
+            for actual, one_thread in zip(all_results(CPU.ops, x, rois, output_size), expected, strict=True):
                 assert_same_bits(actual, one_thread)
         if num_rois < 100:
-            check_against_reference(x, rois, output_size, 1.0)
+            check_against_reference(CPU, x, rois, output_size, 1.0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_gradient_has_the_same_bits_in_both_memory_formats(dtype):
-    x = features((2, 70, 12, 12), dtype, seed=0, kind="ties")
-    rois = random_rois(40, 2, 12, 12, seed=0)
+def test_gradient_has_the_same_bits_in_both_memory_formats(device, dtype):
+    x = features((2, 70, 12, 12), dtype, seed=0, kind="ties").to(device)
+    rois = random_rois(40, 2, 12, 12, seed=0).to(device)
     grads = []
     for layout in [contiguous, channels_last]:
         leaf = layout(x).detach().requires_grad_()
         output = roipool.roi_pool(leaf, rois, 4)
-        output.backward(features(output.shape, dtype, seed=1))
+        output.backward(features(output.shape, dtype, seed=1).to(device))
         grads.append(leaf.grad)
     assert_same_bits(*grads)
     assert grads[1].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_gradient_is_the_same_in_every_run():
-    x = features((2, 64, 30, 30), torch.float32, seed=0, kind="ties").requires_grad_()
-    rois = random_rois(200, 2, 30, 30, seed=0)
+def test_gradient_is_the_same_in_every_run(device):
+    x = features((2, 64, 30, 30), torch.float32, seed=0, kind="ties").to(device).requires_grad_()
+    rois = random_rois(200, 2, 30, 30, seed=0).to(device)
     output = roipool.roi_pool(x, rois, 7)
-    grad_output = features(output.shape, torch.float32, seed=1)
-    first, *others = [torch.autograd.grad(output, x, grad_output, retain_graph=True)[0] for _ in range(5)]
+    grad_output = features(output.shape, torch.float32, seed=1).to(device)
+    first, *others = [torch.autograd.grad(output, x, grad_output, retain_graph=True)[0] for _ in range(20)]
     for other in others:
         assert_same_bits(other, first)
 
 
-def test_calls_from_several_python_threads():
+def test_calls_from_several_python_threads(device):
     problems = [
         (features((2, 70, 20, 20), torch.float32, seed=i), random_rois(30, 2, 20, 20, seed=i)) for i in range(4)
     ]
@@ -325,7 +295,7 @@ def test_calls_from_several_python_threads():
 
     def work(i):
         for _ in range(20):
-            x, rois = problems[i]
+            x, rois = (tensor.to(device) for tensor in problems[i])
             leaf = x.clone().requires_grad_()
             output = roipool.roi_pool(leaf, rois, 4)
             output.sum().backward()
@@ -347,42 +317,42 @@ def test_calls_from_several_python_threads():
 
 
 @pytest.mark.large
-def test_input_of_more_than_2_to_the_31_elements():
-    x = torch.zeros(2, 16, 8200, 8200, dtype=torch.bfloat16)
+def test_input_of_more_than_2_to_the_31_elements(backend):
+    x = torch.zeros(2, 16, 8200, 8200, dtype=torch.bfloat16, device=backend.device)
     assert x.numel() > 2**31
     x[1, 15, 8199, 8190:] = 1
     x[1, 15, 8199, 8195] = 3
-    rois = torch.tensor([[1.0, 8190, 8190, 8199, 8199]])
-    output, argmax = ops.roi_pool_with_argmax(x, rois, 1, 1, 1.0)
+    rois = torch.tensor([[1.0, 8190, 8190, 8199, 8199]], device=backend.device)
+    output, argmax = backend.ops.roi_pool_with_argmax(x, rois, 1, 1, 1.0)
     assert output.flatten().tolist() == [0.0] * 15 + [3.0]
     assert argmax[0, 15].item() == 8199 * 8200 + 8195
-    assert_same_bits(ops.roi_pool_gather(x, rois, argmax), output)
+    assert_same_bits(backend.ops.roi_pool_gather(x, rois, argmax), output)
     del x
-    grad_input = ops.roi_pool_backward(torch.ones_like(output), rois, argmax, 2, 8200, 8200)
+    grad_input = backend.ops.roi_pool_backward(torch.ones_like(output), rois, argmax, 2, 8200, 8200)
     assert grad_input[1, 15, 8199, 8195] == 1
     assert grad_input[1, :, 8190:].float().sum() == 16
 
 
 @pytest.mark.large
-def test_output_of_more_than_2_to_the_31_elements():
-    x = features((1, 64, 3, 3), torch.bfloat16, seed=0)
-    rois = torch.tensor([[0.0, 0, 0, 2, 2]]).expand(2**31 // (64 * 49) + 1, 5)
-    output = ops.roi_pool(x, rois, 7, 7, 1.0)
+def test_output_of_more_than_2_to_the_31_elements(device):
+    x = features((1, 64, 3, 3), torch.bfloat16, seed=0).to(device)
+    rois = torch.tensor([[0.0, 0, 0, 2, 2]], device=device).expand(2**31 // (64 * 49) + 1, 5)
+    output = torch.ops.roipool.roi_pool(x, rois, 7, 7, 1.0)
     assert output.numel() > 2**31
-    expected = reference.roi_pool(x, rois[:1], 7)
+    expected = reference.roi_pool(x.cpu(), rois[:1].cpu(), 7)
     assert_same_bits(output[-1:], expected)
     assert_same_bits(output[len(rois) // 2][None], expected)
 
 
 @pytest.mark.large
-def test_gradient_of_an_output_of_more_than_2_to_the_31_elements():
+def test_gradient_of_an_output_of_more_than_2_to_the_31_elements(device):
     num_rois = 2**31 // (16 * 4) + 1
-    x = features((1, 16, 2, 2), torch.bfloat16, seed=0)
-    rois = torch.tensor([[0.0, 0, 0, 1, 1]]).expand(num_rois, 5)
-    output, argmax = ops.roi_pool_with_argmax(x, rois, 2, 2, 1.0)
+    x = features((1, 16, 2, 2), torch.bfloat16, seed=0).to(device)
+    rois = torch.tensor([[0.0, 0, 0, 1, 1]], device=device).expand(num_rois, 5)
+    output, argmax = torch.ops.roipool.roi_pool_with_argmax(x, rois, 2, 2, 1.0)
     assert argmax.numel() > 2**31
-    assert torch.equal(argmax[-1], torch.arange(4, dtype=torch.int32).view(1, 2, 2).expand(16, 2, 2))
+    assert torch.equal(argmax[-1].cpu(), torch.arange(4, dtype=torch.int32).view(1, 2, 2).expand(16, 2, 2))
     output.zero_()
     output[-1] = 1  # all of the gradient comes from the last region
-    grad_input = ops.roi_pool_backward(output, rois, argmax, 1, 2, 2)
+    grad_input = torch.ops.roipool.roi_pool_backward(output, rois, argmax, 1, 2, 2)
     assert_same_bits(grad_input, torch.ones_like(grad_input))

@@ -1,0 +1,51 @@
+"""The CUDA kernels on small devices: what a large one would only do for huge tensors."""
+
+import pytest
+import torch
+from cuda_host.build import DEVICE
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import DTYPES, assert_same_bits, channels_last, check_against_reference, contiguous, features, problems
+
+from roipool import reference
+
+
+@pytest.fixture
+def set_device(cuda_host):
+    """torch.ops.roipool_cuda_host.set_device, undone after the test."""
+    yield cuda_host.ops.set_device
+    cuda_host.ops.set_device(*DEVICE)
+
+
+@settings(max_examples=200)
+@given(problem=problems(), kilobytes=st.integers(28, 64), num_multiprocessors=st.sampled_from([1, 132]))
+def test_random_problems_on_small_devices(cuda_host, problem, kilobytes, num_multiprocessors):
+    """Little shared memory splits planes of gradients, and a grid of few blocks has them take several turns."""
+    x, layout, *arguments = problem
+    cuda_host.ops.set_device(1024 * kilobytes, num_multiprocessors, 2)
+    check_against_reference(cuda_host, layout(x), *arguments)
+    cuda_host.ops.set_device(*DEVICE)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.parametrize("kilobytes", [28, 40, 227])
+def test_planes_larger_than_shared_memory(set_device, cuda_host, kilobytes, layout, dtype):
+    """Every cell of 3 planes, in ascending order, gets its gradient: one of each half-precision number, or so."""
+    set_device(1024 * kilobytes, 4, 2**31 - 1)
+    height, width = 201, 101
+    grad_output = layout(features((2, 3, height, width), dtype, seed=0))
+    argmax = torch.arange(height * width, dtype=torch.int32).view(1, 1, height, width).expand(2, 3, height, width)
+    rois = torch.tensor([[0.0, 0, 0, 9, 9], [1.0, 0, 0, 9, 9]])
+    grad_input = cuda_host.ops.roi_pool_backward(grad_output, rois, layout(argmax), 2, height, width)
+    assert_same_bits(grad_input, grad_output + 0.0)
+
+
+def test_a_device_that_is_too_small_is_refused(set_device, cuda_host):
+    """A launch that fails is an error, never a result."""
+    x = features((1, 3, 9, 9), torch.float32, seed=0)
+    rois = torch.tensor([[0.0, 0, 0, 8, 8]])
+    output, argmax = reference.roi_pool(x, rois, 2, return_argmax=True)
+    set_device(1024, 4, 2**31 - 1)
+    with pytest.raises(ValueError, match="the launch was refused"):
+        cuda_host.ops.roi_pool_backward(output, rois, argmax, 1, 9, 9)
