@@ -26,6 +26,12 @@ OPERATORS = ["roi_pool", "roi_pool_with_argmax", "roi_pool_backward", "roi_pool_
 # What set_device starts from: a Hopper's shared memory, but few multiprocessors.
 DEVICE = (232448, 4, 2**31 - 1)
 
+
+def small_device(dtype: torch.dtype, num_multiprocessors: int = 1) -> tuple[int, int, int]:
+    """One whose shared memory holds few gradients (some 250 cells), and whose grids few blocks."""
+    return (28 if dtype == torch.float64 else 19) * 1024, num_multiprocessors, 2
+
+
 _library: list[torch.library.Library] = []  # schemas last as long as it does
 
 

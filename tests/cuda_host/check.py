@@ -1,0 +1,55 @@
+"""Fails if the CUDA kernels in a folder of sources are wrong: `python tests/cuda_host/check.py CSRC`.
+
+For kernels that are not those of roipool: ones with a bug planted in them, which the tests must find.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from cuda_host.build import DEVICE, build, load, small_device
+from hypothesis import Phase, given, settings
+from support import (
+    Backend,
+    channels_last,
+    check_against_reference,
+    contiguous,
+    features,
+    problems,
+    random_rois,
+)
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("csrc", type=Path)
+with tempfile.TemporaryDirectory() as folder:
+    backend = Backend("cuda_host", load(build(Path(folder), parser.parse_args().csrc)), torch.device("cpu"))
+
+
+def check_on_devices(x, rois, output_size, spatial_scale):
+    for device in [DEVICE, small_device(x.dtype)]:
+        backend.ops.set_device(*device)
+        check_against_reference(backend, x, rois, output_size, spatial_scale)
+
+
+@settings(max_examples=150, phases=[Phase.generate], deadline=None, derandomize=True, database=None)
+@given(problem=problems())
+def check_random_problems(problem):
+    x, layout, *arguments = problem
+    check_on_devices(layout(x), *arguments)
+
+
+def check_many_regions():
+    """Planes larger than the shared memory of a small device, and more bins than it holds at a time."""
+    for layout in [contiguous, channels_last]:
+        for dtype in [torch.float32, torch.float16]:
+            x = layout(features((2, 5, 30, 30), dtype, seed=0))
+            check_on_devices(x, random_rois(300, 2, 30.0, 30.0, seed=0), (7, 7), 1.0)
+
+
+check_random_problems()
+check_many_regions()
