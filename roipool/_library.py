@@ -178,15 +178,15 @@ def _load_cuda_kernels() -> bool:
         torch.ops.load_library(spec.origin)
     except OSError as error:
         raise ImportError(
-            f"roipool's CUDA library {spec.origin} does not load beside torch {torch.__version__} ({error}): "
-            "reinstall roipool, or install it with ROIPOOL_CUDA=0 to do without CUDA kernels"
+            f"roipool's CUDA library {spec.origin} does not load beside torch {torch.__version__} "
+            f"({error.__cause__ or error}): reinstall roipool, or install it with ROIPOOL_CUDA=0 to do without CUDA"
         ) from error
     return True
 
 
 def _no_cuda_kernels(*_: object) -> NoReturn:
     raise NotImplementedError(
-        "roipool was built without CUDA kernels, and input is a CUDA tensor: install the CUDA toolkit (nvcc), then "
+        "roipool was given CUDA tensors, but built without CUDA kernels: install the CUDA toolkit (nvcc), then "
         "reinstall roipool with FORCE_CUDA=1"
     )
 

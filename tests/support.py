@@ -37,6 +37,13 @@ def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
     assert same_bits(actual, expected), f"{actual}\nis not, bit for bit,\n{expected}"
 
 
+def to_device(arguments: Any, device: torch.device) -> Any:
+    """Arguments of a call with those that are CPU tensors on another device, within lists and tuples too."""
+    if isinstance(arguments, list | tuple) and not isinstance(arguments, torch.Size):
+        return type(arguments)(to_device(argument, device) for argument in arguments)
+    return arguments.to(device) if isinstance(arguments, Tensor) and arguments.is_cpu else arguments
+
+
 # ---- Memory layouts: each gives a tensor of the same values in other strides.
 
 

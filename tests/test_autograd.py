@@ -11,23 +11,23 @@ from roipool import reference
 ops = torch.ops.roipool
 
 
-def problem(layout=contiguous, dtype=torch.float64, channels=3):
-    x = layout(features((2, channels, 7, 6), dtype, seed=0))
+def problem(device, layout=contiguous, dtype=torch.float64, channels=3):
+    x = layout(features((2, channels, 7, 6), dtype, seed=0).to(device))
     rois = random_rois(5, 2, 14, 12, seed=0)
     rois[3, 0] = 2  # a region of no image
-    return x.requires_grad_(), rois
+    return x.requires_grad_(), rois.to(device)
 
 
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 @pytest.mark.parametrize("channels", [2, 17])
-def test_gradcheck(layout, channels):
-    x, rois = problem(layout, channels=channels)
+def test_gradcheck(device, layout, channels):
+    x, rois = problem(device, layout, channels=channels)
     assert gradcheck(lambda x: roipool.roi_pool(x, rois, (3, 2), 0.5), x, check_forward_ad=True, fast_mode=True)
 
 
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
-def test_gradgradcheck(layout):
-    x, rois = problem(layout)
+def test_gradgradcheck(device, layout):
+    x, rois = problem(device, layout)
 
     def squared(x):  # its second derivative is not 0
         return roipool.roi_pool(x, rois, (3, 2), 0.5) ** 2
@@ -37,10 +37,10 @@ def test_gradgradcheck(layout):
 
 
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
-def test_gradcheck_of_backward_and_gather(layout):
-    x, rois = problem(layout)
+def test_gradcheck_of_backward_and_gather(device, layout):
+    x, rois = problem(device, layout)
     output, argmax = ops.roi_pool_with_argmax(x.detach(), rois, 3, 2, 0.5)
-    grad_output = layout(features(output.shape, torch.float64, seed=1)).requires_grad_()
+    grad_output = layout(features(output.shape, torch.float64, seed=1).to(device)).requires_grad_()
 
     def scatter(grad_output):
         return ops.roi_pool_backward(grad_output, rois, argmax, 2, 7, 6)
@@ -55,10 +55,10 @@ def test_gradcheck_of_backward_and_gather(layout):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
-def test_forward_mode_picks_the_tangent_at_argmax(layout, dtype):
-    x, rois = problem(layout, dtype, channels=20)
-    tangent = layout(features(x.shape, dtype, seed=1))
-    _, argmax = reference.roi_pool(x.detach(), rois, 3, 0.5, return_argmax=True)
+def test_forward_mode_picks_the_tangent_at_argmax(device, layout, dtype):
+    x, rois = problem(device, layout, dtype, channels=20)
+    tangent = layout(features(x.shape, dtype, seed=1).to(device))
+    _, argmax = reference.roi_pool(x.detach().cpu(), rois.cpu(), 3, 0.5, return_argmax=True)
     planes = tangent.flatten(2)
     expected = torch.zeros(argmax.shape, dtype=dtype)
     for k, c, p, q in (argmax >= 0).nonzero().tolist():
@@ -71,10 +71,10 @@ def test_forward_mode_picks_the_tangent_at_argmax(layout, dtype):
         assert forward_ad.unpack_dual(argmax).tangent is None
 
 
-def test_second_derivative_by_hand():
+def test_second_derivative_by_hand(device):
     # y = max(x)^3 of one region: dy/dx = 3 m^2 and d2y/dx2 = 6 m at the largest cell, 0 elsewhere.
-    x = torch.tensor([1.0, 5.0, 2.0, 3.0], dtype=torch.float64).view(1, 1, 2, 2).requires_grad_()
-    y = roipool.roi_pool(x, torch.tensor([[0, 0, 0, 1, 1]]), 1) ** 3
+    x = torch.tensor([1.0, 5.0, 2.0, 3.0], dtype=torch.float64, device=device).view(1, 1, 2, 2).requires_grad_()
+    y = roipool.roi_pool(x, torch.tensor([[0, 0, 0, 1, 1]], device=device), 1) ** 3
     (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), x)
     assert first.flatten().tolist() == [0, 75, 0, 0]
@@ -82,8 +82,8 @@ def test_second_derivative_by_hand():
 
 
 @pytest.mark.parametrize("return_argmax", [False, True])
-def test_boxes_get_no_gradient(return_argmax):
-    x, rois = problem()
+def test_boxes_get_no_gradient(device, return_argmax):
+    x, rois = problem(device)
     rois.requires_grad_()
     output = roipool.roi_pool(x, rois, 2, return_argmax=return_argmax)
     output = output[0] if return_argmax else output
@@ -92,20 +92,20 @@ def test_boxes_get_no_gradient(return_argmax):
     assert grad_input is not None
 
 
-def test_argmax_is_not_differentiable():
-    x, rois = problem()
+def test_argmax_is_not_differentiable(device):
+    x, rois = problem(device)
     output, argmax = roipool.roi_pool(x, rois, 2, return_argmax=True)
     assert output.requires_grad
     assert not argmax.requires_grad
     assert argmax.grad_fn is None
 
 
-def test_list_of_boxes_trains():
-    x, _ = problem()
+def test_list_of_boxes_trains(device):
+    x, _ = problem(device)
     boxes = [torch.tensor([[0.0, 0, 3, 3], [2.0, 2, 4, 4]]), torch.tensor([[1.0, 1, 5, 5]])]
     rois = torch.tensor([[0.0, 0, 0, 3, 3], [0, 2, 2, 4, 4], [1, 1, 1, 5, 5]])
-    (grad,) = torch.autograd.grad(roipool.roi_pool(x, boxes, 2).sum(), x)
-    _, argmax = reference.roi_pool(x.detach(), rois, 2, return_argmax=True)
+    (grad,) = torch.autograd.grad(roipool.roi_pool(x, [b.to(device) for b in boxes], 2).sum(), x)
+    _, argmax = reference.roi_pool(x.detach().cpu(), rois, 2, return_argmax=True)
     ones = torch.ones(argmax.shape, dtype=torch.float64)
     assert_same_bits(grad, reference.roi_pool_backward(ones, rois, argmax, x.shape))
 
@@ -117,8 +117,8 @@ def saved_bytes(call) -> int:
     return sum(sizes)
 
 
-def test_only_argmax_and_rois_are_saved():
-    x, rois = problem(dtype=torch.float32)
+def test_only_argmax_and_rois_are_saved(device):
+    x, rois = problem(device, dtype=torch.float32)
     output = roipool.roi_pool(x, rois, 3)
     assert saved_bytes(lambda: roipool.roi_pool(x, rois, 3)) == 4 * output.numel() + rois.nbytes
     assert saved_bytes(lambda: roipool.roi_pool(x.detach(), rois, 3)) == 0
@@ -127,26 +127,28 @@ def test_only_argmax_and_rois_are_saved():
 
 
 @pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
-def test_no_argmax_is_made_where_no_gradient_is_needed(guard):
-    x, rois = problem(dtype=torch.float32)
+def test_no_argmax_is_made_where_no_gradient_is_needed(device, guard):
+    x, rois = problem(device, dtype=torch.float32)
 
     def allocated(call) -> int:
-        with torch.profiler.profile(profile_memory=True, record_shapes=True) as profile:
+        with torch.profiler.profile(profile_memory=True, record_shapes=True, acc_events=True) as profile:
             call()
-        return sum(max(0, event.self_cpu_memory_usage) for event in profile.events())
+        memory_usage = "self_cpu_memory_usage" if device.type == "cpu" else "self_device_memory_usage"
+        return sum(max(0, getattr(event, memory_usage)) for event in profile.events())
 
     rois = rois.float()  # no copy of them either
     size = roipool.roi_pool(x.detach(), rois, 3).nbytes
+    size += -size % (512 if device.type == "cuda" else 1)  # the allocator's unit
     with guard():
         assert allocated(lambda: roipool.roi_pool(x, rois, 3)) == size
     assert allocated(lambda: roipool.roi_pool(x, rois, 3)) == 2 * size  # the same call in training, to compare
 
 
-def test_trains():
+def test_trains(device):
     """A linear head on pooled features learns which of two patterns a region holds."""
     torch.manual_seed(0)
-    backbone = torch.nn.Conv2d(1, 8, 3, padding=1)
-    head = torch.nn.Linear(8 * 4, 2)
+    backbone = torch.nn.Conv2d(1, 8, 3, padding=1).to(device)
+    head = torch.nn.Linear(8 * 4, 2).to(device)
     pool = roipool.RoIPool(2)
     optimizer = torch.optim.Adam([*backbone.parameters(), *head.parameters()], lr=0.02)
     boxes = torch.tensor([[i // 2, 8.0 * (i % 2), 0, 8.0 * (i % 2) + 7, 7] for i in range(32)])
@@ -154,6 +156,7 @@ def test_trains():
     images = 0.3 * torch.randn(16, 1, 8, 16)
     for (n, left, *_), label in zip(boxes.int().tolist(), labels.tolist(), strict=True):
         images[n, 0, 2:6, left + 2 : left + 6] += torch.eye(4) if label else torch.eye(4).flip(0)
+    images, boxes, labels = images.to(device), boxes.to(device), labels.to(device)
     for _ in range(60):
         loss = torch.nn.functional.cross_entropy(head(pool(backbone(images), boxes).flatten(1)), labels)
         optimizer.zero_grad()

@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
-from support import assert_same_bits, features, random_rois
+from support import assert_same_bits, features, random_rois, to_device
 
 import roipool
 from roipool import reference
@@ -26,20 +26,20 @@ def test_documented_example_with_integer_boxes():
 @pytest.mark.parametrize(
     "call",
     [
-        lambda pool: pool(X, ROIS, (2, 3), 0.5),
-        lambda pool: pool(X, ROIS, [2, 3], spatial_scale=0.5),
-        lambda pool: pool(X, ROIS, torch.Size([2, 3]), 0.5),
-        lambda pool: pool(input=X, boxes=ROIS, output_size=(2, 3), spatial_scale=0.5),
-        lambda pool: pool(X, LIST, (2, 3), 0.5),
-        lambda pool: pool(X, tuple(LIST), (2, 3), 0.5),
-        lambda pool: pool(X, ROIS.double(), (np.int64(2), 3), np.float32(0.5)),
-        lambda pool: pool(X, [boxes.int() for boxes in LIST], (2, 3), 0.5),
-        lambda pool: pool(X, [boxes.half() for boxes in LIST], (2, 3), 0.5),
+        lambda pool, x, rois, lists: pool(x, rois, (2, 3), 0.5),
+        lambda pool, x, rois, lists: pool(x, rois, [2, 3], spatial_scale=0.5),
+        lambda pool, x, rois, lists: pool(x, rois, torch.Size([2, 3]), 0.5),
+        lambda pool, x, rois, lists: pool(input=x, boxes=rois, output_size=(2, 3), spatial_scale=0.5),
+        lambda pool, x, rois, lists: pool(x, lists, (2, 3), 0.5),
+        lambda pool, x, rois, lists: pool(x, tuple(lists), (2, 3), 0.5),
+        lambda pool, x, rois, lists: pool(x, rois.double(), (np.int64(2), 3), np.float32(0.5)),
+        lambda pool, x, rois, lists: pool(x, [boxes.int() for boxes in lists], (2, 3), 0.5),
+        lambda pool, x, rois, lists: pool(x, [boxes.half() for boxes in lists], (2, 3), 0.5),
     ],
 )
 @pytest.mark.parametrize("pool", [roipool.roi_pool, reference.roi_pool])
-def test_forms_of_arguments(pool, call):
-    assert_same_bits(call(pool), EXPECTED)
+def test_forms_of_arguments(device, pool, call):
+    assert_same_bits(call(pool, X.to(device), ROIS.to(device), [boxes.to(device) for boxes in LIST]), EXPECTED)
 
 
 @pytest.mark.parametrize("output_size", [4, (4,), [4], (4, 4), np.int32(4)])
@@ -56,8 +56,8 @@ def test_scale_above_1():
     assert_same_bits(roipool.roi_pool(X, ROIS, 2, 1.5), reference.roi_pool(X, ROIS, 2, 1.5))
 
 
-def test_return_argmax():
-    output, argmax = roipool.roi_pool(X, ROIS, (2, 3), 0.5, return_argmax=True)
+def test_return_argmax(device):
+    output, argmax = roipool.roi_pool(X.to(device), ROIS.to(device), (2, 3), 0.5, return_argmax=True)
     expected, expected_argmax = reference.roi_pool(X, ROIS, (2, 3), 0.5, return_argmax=True)
     assert_same_bits(output, expected)
     assert_same_bits(argmax, expected_argmax)
@@ -70,11 +70,11 @@ def test_reference_has_the_same_signature():
     assert list(parameters) == ["input", "boxes", "output_size", "spatial_scale", "return_argmax"]
 
 
-def test_images_without_boxes():
-    boxes = [torch.empty(0, 4), ROIS[2:, 1:]]
-    assert_same_bits(roipool.roi_pool(X, boxes, 2), reference.roi_pool(X, ROIS[2:], 2))
-    assert roipool.roi_pool(X, [torch.empty(0, 4)] * 2, 2).shape == (0, 3, 2, 2)
-    assert roipool.roi_pool(X[:0], [], 2).shape == (0, 3, 2, 2)
+def test_images_without_boxes(device):
+    x, none = X.to(device), torch.empty(0, 4, device=device)
+    assert_same_bits(roipool.roi_pool(x, [none, ROIS[2:, 1:].to(device)], 2), reference.roi_pool(X, ROIS[2:], 2))
+    assert roipool.roi_pool(x, [none] * 2, 2).shape == (0, 3, 2, 2)
+    assert roipool.roi_pool(x[:0], [], 2).shape == (0, 3, 2, 2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -91,14 +91,14 @@ def test_float64_boxes_in_a_list_are_placed_in_float64():
     assert float(roipool.roi_pool(x, [box.double()], 1, 0.7)) == 31  # and just below in float64
 
 
-def test_unusual_scales():
+def test_unusual_scales(device):
     # Of no use, but legal: what float32 rounds to 0 or to infinity.
     x = torch.ones(1, 1, 4, 4)
     box = torch.tensor([[0.0, 0, 0, 3, 3]])
     for spatial_scale in [1e-300, 1e300, 1e-45, 3e38]:
         for rois in [box, box.double(), random_rois(9, 1, 4, 4, seed=0, wild=True)]:
             expected = reference.roi_pool(x, rois, 2, spatial_scale)
-            assert_same_bits(roipool.roi_pool(x, rois, 2, spatial_scale), expected)
+            assert_same_bits(roipool.roi_pool(x.to(device), rois.to(device), 2, spatial_scale), expected)
 
 
 FORM = "boxes must be a tensor (K, 5), rows [batch_index, x1, y1, x2, y2], or a list of N tensors (L_i, 4), got shape "
@@ -173,10 +173,10 @@ BAD_ARGUMENTS = [
 
 @pytest.mark.parametrize(("arguments", "error", "message"), BAD_ARGUMENTS)
 @pytest.mark.parametrize("return_argmax", [False, True])
-def test_bad_arguments(arguments, error, message, return_argmax):
+def test_bad_arguments(device, arguments, error, message, return_argmax):
     with pytest.raises(error) as caught:
-        roipool.roi_pool(*arguments, return_argmax=return_argmax)
-    assert str(caught.value) == message
+        roipool.roi_pool(*to_device(arguments, device), return_argmax=return_argmax)
+    assert str(caught.value) == message.replace("(cpu)", f"({device})")
 
 
 class Pool(torch.nn.Module):

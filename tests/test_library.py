@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import DTYPES, channels_last, contiguous, features, random_rois
+from support import DTYPES, channels_last, contiguous, features, random_rois, to_device
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import roipool
@@ -27,14 +27,14 @@ def sample_inputs():
 
 @pytest.mark.parametrize("requires_grad", [False, True])
 @pytest.mark.parametrize("op", [ops.roi_pool.default, ops.roi_pool_with_argmax.default])
-def test_opcheck_forward(op, requires_grad):
-    for x, rois in sample_inputs():
+def test_opcheck_forward(device, op, requires_grad):
+    for x, rois in to_device(list(sample_inputs()), device):
         torch.library.opcheck(op, (x.requires_grad_(requires_grad), rois, 3, 2, 0.5))
 
 
 @pytest.mark.parametrize("requires_grad", [False, True])
-def test_opcheck_backward_and_gather(requires_grad):
-    for x, rois in sample_inputs():
+def test_opcheck_backward_and_gather(device, requires_grad):
+    for x, rois in to_device(list(sample_inputs()), device):
         output, argmax = ops.roi_pool_with_argmax(x, rois, 3, 2, 0.5)
         grad_output = output.detach().clone().requires_grad_(requires_grad)
         torch.library.opcheck(ops.roi_pool_backward.default, (grad_output, rois, argmax, 2, 6, 7))
@@ -42,13 +42,13 @@ def test_opcheck_backward_and_gather(requires_grad):
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_compiles_without_a_graph_break(dynamic):
-    rois = random_rois(5, 2, 12, 14, seed=0).float()
+def test_compiles_without_a_graph_break(device, dynamic):
+    rois = random_rois(5, 2, 12, 14, seed=0).float().to(device)
 
     def loss(x):
         return (roipool.roi_pool(x, rois, 3, 0.5) ** 2).sum()
 
-    x = features((2, 3, 6, 7), torch.float32, seed=0).requires_grad_()
+    x = features((2, 3, 6, 7), torch.float32, seed=0).to(device).requires_grad_()
     compiled = torch.compile(loss, fullgraph=True, dynamic=dynamic, backend="aot_eager")
     (expected,) = torch.autograd.grad(loss(x), x)
     (actual,) = torch.autograd.grad(compiled(x), x)
@@ -57,16 +57,16 @@ def test_compiles_without_a_graph_break(dynamic):
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 1, 4, 5), (1, 1, 1, 1), (2, 3, 1, 1), (1, 3, 1, 4), (0, 3, 4, 5)])
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
-def test_fake_and_native_strides_agree(layout, shape):
+def test_fake_and_native_strides_agree(device, layout, shape):
     """opcheck's faketensor test over the shapes where contiguous and channels_last coincide."""
-    x = layout(torch.zeros(shape))
+    x, rois = layout(torch.zeros(shape, device=device)), torch.zeros(2, 5, device=device)
     for size in [1, 2]:
-        arguments = (x, torch.zeros(2, 5), size, size, 1.0)
+        arguments = (x, rois, size, size, 1.0)
         torch.library.opcheck(ops.roi_pool_with_argmax.default, arguments, test_utils="test_faketensor")
         output, argmax = ops.roi_pool_with_argmax(*arguments)
         for op, arguments in [
-            (ops.roi_pool_gather, (x, torch.zeros(2, 5), argmax)),
-            (ops.roi_pool_backward, (output, torch.zeros(2, 5), argmax, shape[0], *shape[2:])),
+            (ops.roi_pool_gather, (x, rois, argmax)),
+            (ops.roi_pool_backward, (output, rois, argmax, shape[0], *shape[2:])),
         ]:
             torch.library.opcheck(op.default, arguments, test_utils="test_faketensor")
 
@@ -180,9 +180,9 @@ MISUSE = [
 
 
 @pytest.mark.parametrize(("op", "arguments", "message"), MISUSE)
-def test_misuse_is_one_clear_error(op, arguments, message):
+def test_misuse_is_one_clear_error(backend, op, arguments, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 the whole message is compared
-        getattr(ops, op)(*arguments)
+        getattr(backend.ops, op)(*to_device(arguments, backend.device))
     assert str(caught.value) == message
 
 
@@ -208,10 +208,10 @@ def test_fake_kernels_refuse_the_same_in_the_same_words(op, arguments, message):
         ("roi_pool_gather", (X, ROIS, ARGMAX.to("meta")), "argmax must be on the device of input (cpu), got meta"),
     ],
 )
-def test_tensors_on_two_devices(op, arguments, message):
+def test_tensors_on_two_devices(device, op, arguments, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011
-        getattr(ops, op)(*arguments)
-    assert str(caught.value) == message
+        getattr(ops, op)(*to_device(arguments, device))
+    assert str(caught.value) == message.replace("cpu", str(device))
 
 
 def test_meta_tensors():
@@ -273,7 +273,8 @@ def test_capability_can_be_chosen(capability):
     assert subprocess.run(command, capture_output=True, text=True, env=environment).stdout.strip() == capability
 
 
-def test_out_of_memory_says_so():
-    rois = torch.zeros(2**20, 5)
+def test_out_of_memory_says_so(device):
+    x, rois = torch.zeros(1, 8, 4, 5, device=device), torch.zeros(2**20, 5, device=device)
     with pytest.raises(RuntimeError, match=r"cannot allocate a tensor of shape \(1048576, 8, 65536, 65536\)"):
-        ops.roi_pool(torch.zeros(1, 8, 4, 5), rois, 2**16, 2**16, 1.0)
+        ops.roi_pool(x, rois, 2**16, 2**16, 1.0)
+    assert ops.roi_pool(x, rois[:1], 1, 1, 1.0).shape == (1, 8, 1, 1)  # and all goes on

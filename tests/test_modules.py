@@ -17,15 +17,16 @@ EXPECTED = roipool.reference.roi_pool(X, ROIS, (2, 3), 0.5)
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: roipool.RoIPool((2, 3), 0.5)(X, ROIS),
-        lambda: roipool.RoIPool(output_size=(2, 3), spatial_scale=0.5)(input=X, boxes=ROIS),
-        lambda: roipool.RoIPool([2, 3], 0.5)(X, [ROIS[:1, 1:], ROIS[1:, 1:]]),
-        lambda: roipool.RoIPool((2, 3), spatial_scale=0.5)(input=X, rois=ROIS),  # torchvision.ops.RoIPool's name
-        lambda: roipool.RoIPool((2, 3), spatial_scale=0.5)(X, rois=[ROIS[:1, 1:], ROIS[1:, 1:]]),
+        lambda x, rois: roipool.RoIPool((2, 3), 0.5)(x, rois),
+        lambda x, rois: roipool.RoIPool(output_size=(2, 3), spatial_scale=0.5)(input=x, boxes=rois),
+        lambda x, rois: roipool.RoIPool([2, 3], 0.5)(x, [rois[:1, 1:], rois[1:, 1:]]),
+        # by torchvision.ops.RoIPool's name
+        lambda x, rois: roipool.RoIPool((2, 3), spatial_scale=0.5)(input=x, rois=rois),
+        lambda x, rois: roipool.RoIPool((2, 3), spatial_scale=0.5)(x, rois=[rois[:1, 1:], rois[1:, 1:]]),
     ],
 )
-def test_calls(call):
-    assert_same_bits(call(), EXPECTED)
+def test_calls(device, call):
+    assert_same_bits(call(X.to(device), ROIS.to(device)), EXPECTED)
 
 
 def test_scale_defaults_to_1():
@@ -57,9 +58,10 @@ def test_copies_work(duplicate):
     assert_same_bits(pool(X, ROIS), EXPECTED)
 
 
-def test_saved_and_loaded_within_a_model(tmp_path):
-    model = torch.nn.ModuleDict({"conv": torch.nn.Conv2d(3, 3, 1), "pool": roipool.RoIPool(2)})
+def test_saved_and_loaded_within_a_model(device, tmp_path):
+    model = torch.nn.ModuleDict({"conv": torch.nn.Conv2d(3, 3, 1), "pool": roipool.RoIPool(2)}).to(device)
     torch.save(model, tmp_path / "model.pt")
     loaded = torch.load(tmp_path / "model.pt", weights_only=False)
-    assert_same_bits(loaded["pool"](X, ROIS), model["pool"](X, ROIS))
+    x, rois = X.to(device), ROIS.to(device)
+    assert_same_bits(loaded["pool"](x, rois), model["pool"](x, rois))
     assert list(loaded.state_dict()) == ["conv.weight", "conv.bias"]

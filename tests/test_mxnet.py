@@ -19,10 +19,11 @@ def test_signature():
 
 
 @pytest.mark.parametrize("pooled_size", [(2, 2), [2, 2]])
-def test_examples_of_the_mxnet_documentation(pooled_size):
-    assert_same_bits(mxnet.roi_pooling(X, ROIS, pooled_size, 1.0), EXPECTED)
+def test_examples_of_the_mxnet_documentation(device, pooled_size):
+    x, rois = X.to(device), ROIS.to(device)
+    assert_same_bits(mxnet.roi_pooling(x, rois, pooled_size, 1.0), EXPECTED)
     assert_same_bits(
-        mxnet.roi_pooling(data=X, rois=ROIS, pooled_size=pooled_size, spatial_scale=0.7, name="pool"),
+        mxnet.roi_pooling(data=x, rois=rois, pooled_size=pooled_size, spatial_scale=0.7, name="pool"),
         torch.tensor([[[[7.0, 9.0], [19.0, 21.0]]]]),
     )
 
@@ -32,9 +33,9 @@ def test_scale_of_0_is_cell_0():
     assert mxnet.roi_pooling(X + 1, rois, (1, 1), 0.0).flatten().tolist() == [1, 0]
 
 
-def test_out():
-    out = torch.full((1, 1, 2, 2), -1.0)
-    assert mxnet.roi_pooling(X, ROIS, (2, 2), 1.0, out=out) is out
+def test_out(device):
+    out = torch.full((1, 1, 2, 2), -1.0, device=device)
+    assert mxnet.roi_pooling(X.to(device), ROIS.to(device), (2, 2), 1.0, out=out) is out
     assert_same_bits(out, EXPECTED)
 
 

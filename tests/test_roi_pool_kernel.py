@@ -180,9 +180,10 @@ def test_whole_map_is_adaptive_max_pool2d(backend, layout, dtype):
     rois = torch.tensor([[n, 0, 0, 40, 29] for n in [0, 1] * 5], dtype=torch.float32, device=backend.device)
     for bins in [(1, 1), (7, 7), (6, 5), (30, 41), (40, 50)]:
         output, argmax = backend.ops.roi_pool_with_argmax(x.to(backend.device), rois, *bins, 1.0)
-        expected, indices = F.adaptive_max_pool2d(x.contiguous(), bins, return_indices=True)
-        # torch rewrites the bits of NaNs of bfloat16
-        assert_same_bits(output.cpu().nan_to_num(7.0), expected.nan_to_num(7.0).repeat(5, 1, 1, 1))
+        # in float32, as bfloat16's own pooling has bugs in some versions (and rewrites the bits of NaNs)
+        wide = x.float() if dtype.itemsize == 2 else x
+        expected, indices = F.adaptive_max_pool2d(wide.contiguous(), bins, return_indices=True)
+        assert_same_bits(output.cpu().nan_to_num(7.0), expected.to(dtype).nan_to_num(7.0).repeat(5, 1, 1, 1))
         assert torch.equal(argmax.cpu().long(), indices.repeat(5, 1, 1, 1))
 
 
