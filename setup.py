@@ -9,6 +9,7 @@ Environment:
     ROIPOOL_WERROR=1        warnings are errors, and so is a CUDA kernel that spills registers (our own CI)
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -53,7 +54,7 @@ def nvcc_output(nvcc: Path, *arguments: str) -> str:
 
 
 def find_nvcc() -> Path | None:
-    """nvcc in the folder of its toolkit. The one on PATH may be a script that calls it from elsewhere, so it is asked."""
+    """nvcc in the folder of its toolkit. What is on PATH may be a script that calls it from elsewhere, so it is asked."""
     if os.environ.get("ROIPOOL_CUDA") == "0":
         return None
     home = os.environ.get("CUDA_HOME")
@@ -65,7 +66,8 @@ def find_nvcc() -> Path | None:
     else:
         nvcc = None
     if os.environ.get("FORCE_CUDA") == "1" and (nvcc is None or not nvcc.exists()):
-        raise RuntimeError(f"FORCE_CUDA=1 asks for CUDA kernels, but there is no nvcc: CUDA_HOME is {home!r}, and nvcc on PATH is {on_path!r}")
+        found = f"CUDA_HOME is {home!r}, and nvcc on PATH is {on_path!r}"
+        raise RuntimeError(f"FORCE_CUDA=1 asks for CUDA kernels, but there is no nvcc: {found}")
     return nvcc if nvcc and nvcc.exists() else None
 
 
@@ -91,6 +93,9 @@ def cuda_extension(nvcc: Path):
     os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(cuda_architectures(nvcc))
     threads = os.environ.get("MAX_JOBS") or str(os.cpu_count())
     flags = ["-O3", "-fmad=false", "-Xcompiler=-fvisibility=hidden", f"--threads={threads}"]
+    # Nothing tells ninja which headers nvcc has read, beside a torch without CUDA: another command line does.
+    headers = sorted(Path("csrc").glob("*.h"))
+    flags.append(f"-DROIPOOL_HEADERS={hashlib.sha256(b''.join(path.read_bytes() for path in headers)).hexdigest()}")
     if WERROR:
         flags += ["-Werror=all-warnings", "-Xcompiler=-Wall,-Wextra,-Werror", *torch_headers_as_system()]
         flags += ["-Xptxas=--warn-on-spills,--warn-on-local-memory-usage"]

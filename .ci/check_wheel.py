@@ -14,6 +14,7 @@ FILES = {
     "roipool/__main__.py",
     "roipool/_C.pyi",
     "roipool/_C.so",
+    "roipool/_C_cuda.so",
     "roipool/_library.py",
     "roipool/autograd.py",
     "roipool/functional.py",
@@ -36,7 +37,7 @@ def main() -> None:
     assert files == FILES, f"missing: {sorted(FILES - files)}, unexpected: {sorted(files - FILES)}"
     described = {Path(name).name for name in names if ".dist-info/" in name}
     assert described == METADATA, f"missing: {sorted(METADATA - described)}, unexpected: {sorted(described - METADATA)}"
-    print(f"{Path(sys.argv[1]).name}: {len(names)} files, {sum(Path(n).suffix == '.so' for n in names)} library")
+    print(f"{Path(sys.argv[1]).name}: {len(names)} files, {sum(Path(n).suffix == '.so' for n in names)} libraries")
 
 
 if __name__ == "__main__":

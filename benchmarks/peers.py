@@ -45,8 +45,9 @@ def pool_adaptive(part: Part, output_size: tuple[int, int]) -> Tensor:
     )
 
 
-def _float32_inference_only(part: Part) -> None:
-    if part.input.dtype != torch.float32 or not part.input.is_contiguous() or part.input.requires_grad:
+def _cpu_float32_inference_only(part: Part) -> None:
+    input = part.input
+    if not input.is_cpu or input.dtype != torch.float32 or not input.is_contiguous() or input.requires_grad:
         raise Unable
 
 
@@ -57,7 +58,7 @@ def make_openvino() -> Pool:
     compiled: dict[int, object] = {}
 
     def pool(part: Part, output_size: tuple[int, int]) -> Tensor:
-        _float32_inference_only(part)
+        _cpu_float32_inference_only(part)
         if id(part) not in compiled:
             input, rois = (opset2.parameter(list(t.shape), np.float32) for t in [part.input, part.rois])
             node = opset2.roi_pooling(input, rois, list(output_size), part.spatial_scale, "max")
@@ -78,7 +79,7 @@ def make_onnxruntime() -> Pool:
     sessions: dict[int, onnxruntime.InferenceSession] = {}
 
     def pool(part: Part, output_size: tuple[int, int]) -> Tensor:
-        _float32_inference_only(part)
+        _cpu_float32_inference_only(part)
         if id(part) not in sessions:
             names = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ["x", "rois", "y"]]
             node = helper.make_node(

@@ -6,6 +6,8 @@ A figure is the median over the rounds; the spread is the distance between its q
 ratios mean anything: "x roipool" is a peer's median over roipool's, "x floor" is a median over the time that it takes
 to copy as many bytes as the call must read and write once, between buffers that are mapped already.
 
+On CUDA a figure is the mean of some calls in a row, in eager mode, so that launches overlap with the work before them.
+
 Results and gradients live in fresh memory, as they do for users; how much of the time that is depends on the allocator:
 run under THP_MEM_ALLOC_ENABLE=1 (huge pages) and without. MXNet is timed right after the others, in a process of its
 own (--mxnet-python).
@@ -89,9 +91,9 @@ def bytes_moved(mode: str, parts: list[Part], output_size: tuple[int, int]) -> i
     return total
 
 
-def make_floor(num_bytes: int) -> Call:
+def make_floor(num_bytes: int, device: str) -> Call:
     """A copy that reads half of the bytes and writes the other half."""
-    source = torch.ones(num_bytes // 2, dtype=torch.uint8)
+    source = torch.ones(num_bytes // 2, dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)
     return lambda: [target.copy_(source)]
 
@@ -153,8 +155,9 @@ def measure(
     pools: dict[str, Pool],
     rounds: int,
     mxnet_python: Path | None = None,
+    device: str = "cpu",
 ) -> list[Result]:
-    parts = workload.make(DTYPES[dtype], LAYOUTS[layout])
+    parts = workload.make(DTYPES[dtype], LAYOUTS[layout], device)
     calls: dict[str, Call] = {}
     equal: dict[str, float | None] = {}
     for name, pool in pools.items():
@@ -168,17 +171,18 @@ def measure(
             expected = results
         equal[name] = share_of_same_bits(results, expected)
         del results
-    calls["floor"] = make_floor(bytes_moved(mode, parts, workload.output_size))
+    calls["floor"] = make_floor(bytes_moved(mode, parts, workload.output_size), device)
     equal["floor"] = None
 
     threads = torch.get_num_threads()
     timers = {name: Timer("call()", globals={"call": call}, num_threads=threads) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
+    calls_in_a_row = 1 if device == "cpu" else 20
     for _ in range(rounds):
         for name, timer in timers.items():
-            times[name].append(timer.timeit(1).mean)
+            times[name].append(timer.timeit(calls_in_a_row).mean)
 
-    if mxnet_python and layout == "contiguous" and dtype != "bfloat16":
+    if mxnet_python and device == "cpu" and layout == "contiguous" and dtype != "bfloat16":
         times["mxnet"], outputs = time_mxnet(mxnet_python, workload, dtype, mode, parts, rounds)
         reference = make_call("inference", pools["roipool"], parts, workload.output_size)()
         equal["mxnet"] = share_of_same_bits(outputs, reference)
@@ -203,12 +207,12 @@ def measure(
     ]
 
 
-def environment() -> dict[str, object]:
+def environment(device: str = "cpu") -> dict[str, object]:
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
+    facts = {
         "roipool": roipool.__version__,
         "commit": commit,
         "torch": torch.__version__,
@@ -218,6 +222,15 @@ def environment() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE"),
     }
+    if device == "cuda":
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        facts |= {
+            "device": torch.cuda.get_device_name(),
+            "driver": subprocess.run(query, capture_output=True, text=True).stdout.split("\n")[0],
+            "torch_cuda": torch.version.cuda,
+            "roipool_cuda": roipool._C.cuda_version,
+        }
+    return facts
 
 
 def show(results: list[Result], console: Console) -> None:
@@ -232,8 +245,8 @@ def show(results: list[Result], console: Console) -> None:
             *problem,
             result.peer,
             "" if result.equal is None else f"{result.equal:.2%}",
-            f"{result.median_ms:.2f}",
-            f"{result.spread_ms:.2f}",
+            f"{result.median_ms:.3f}",
+            f"{result.spread_ms:.3f}",
             f"{result.over_roipool:.2f}",
             f"{result.over_floor:.2f}",
         )
@@ -264,8 +277,8 @@ def plot(results: list[Result], path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def write_json(results: list[Result], path: Path) -> None:
-    report = {"environment": environment(), "results": [asdict(result) for result in results]}
+def write_json(results: list[Result], path: Path, device: str = "cpu") -> None:
+    report = {"environment": environment(device), "results": [asdict(result) for result in results]}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
 
@@ -283,13 +296,15 @@ def main() -> None:
     several("--layout", list(LAYOUTS), ["contiguous"], "of the features")
     several("--peers", list(PEERS), list(PEERS), "beside roipool, of those that are installed")
     parser.add_argument("--mxnet-python", type=Path, metavar="PATH", help="the Python of an environment with MXNet")
-    parser.add_argument("--device", choices=["cpu"], default="cpu", help="where to run (%(default)s)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (%(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="for every contender (all cores)")
     parser.add_argument("--rounds", type=int, default=9, help="of alternation (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the results there as well")
     parser.add_argument("--plot", type=Path, metavar="PATH", help="draw them there")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no GPU")
 
     pools = available(arguments.peers)
     problems = [
@@ -304,11 +319,16 @@ def main() -> None:
     with Progress(console=console, transient=True) as progress:
         for workload, *rest in progress.track(problems, description="timing"):
             results += measure(
-                WORKLOADS[workload], *rest, pools=pools, rounds=arguments.rounds, mxnet_python=arguments.mxnet_python
+                WORKLOADS[workload],
+                *rest,
+                pools=pools,
+                rounds=arguments.rounds,
+                mxnet_python=arguments.mxnet_python,
+                device=arguments.device,
             )
     show(results, console)
     if arguments.json:
-        write_json(results, arguments.json)
+        write_json(results, arguments.json, arguments.device)
     if arguments.plot:
         plot(results, arguments.plot)
 

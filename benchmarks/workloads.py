@@ -29,7 +29,7 @@ class Workload:
     image_size: tuple[int, int] = (800, 1344)
     map_size: tuple[int, int] | None = field(default=None)  # where it is not the image's, divided by the stride
 
-    def make(self, dtype: torch.dtype, layout: torch.memory_format) -> list[Part]:
+    def make(self, dtype: torch.dtype, layout: torch.memory_format, device: str = "cpu") -> list[Part]:
         generator = torch.Generator().manual_seed(0)
         rois = self._rois(generator)
         level = self._level(rois)
@@ -37,7 +37,8 @@ class Workload:
         for i, stride in enumerate(self.strides):
             size = self.map_size or tuple(side // stride for side in self.image_size)
             input = torch.randn(self.batch_size, self.channels, *size, generator=generator)
-            parts.append(Part(input.to(dtype, memory_format=layout), rois[level == i], 1 / stride))
+            input = input.to(device, dtype, memory_format=layout)
+            parts.append(Part(input, rois[level == i].to(device), 1 / stride))
         return parts
 
     def _rois(self, generator: torch.Generator) -> Tensor:

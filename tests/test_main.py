@@ -29,6 +29,7 @@ def test_json():
     assert facts["cpu_threads"] >= 1
     assert facts["compiler"]
     assert (facts["cuda"] is None) == (facts["cuda_architectures"] == [])
+    assert facts["cuda_loaded"] == (facts["cuda"] is not None and torch.version.cuda is not None)
 
 
 def test_text_says_the_same():
@@ -38,3 +39,7 @@ def test_text_says_the_same():
         assert str(facts[key]) in text
     if facts["cuda"] is None:
         assert "not built" in text
+    else:
+        assert facts["cuda"] in text
+        assert " ".join(facts["cuda_architectures"]) in text
+    assert f"CUDA kernels loaded {'yes' if facts['cuda_loaded'] else 'no'}\n" in text

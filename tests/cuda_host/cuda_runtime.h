@@ -1,10 +1,10 @@
 // A host execution model of CUDA: enough of it to compile csrc/cuda/*.cu with a C++ compiler and run the kernels on the
 // CPU. Found in place of the toolkit's header of the same name.
 //
-// The blocks of a grid run one after the other. Each thread of a block is a fiber, which runs until it waits for others:
-// at __syncthreads(), or in one of the functions of a warp. The threads that may run next are taken in an order that
-// changes all the time, so that what depends on the order between two barriers gives results that do, too. Shared memory
-// holds garbage when a block starts.
+// The blocks of a grid run one after the other. Each thread of a block is a fiber, which runs until it waits for
+// others: at __syncthreads(), or in one of the functions of a warp. The threads that may run next are taken in an order
+// that changes all the time, so that what depends on the order between two barriers gives results that do, too. Shared
+// memory holds garbage when a block starts.
 //
 // What cannot go on ends the process with a message: threads of a warp in different functions, or a barrier that some
 // never reach.

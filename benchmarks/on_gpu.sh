@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Builds, tests and measures on a machine with a GPU, and leaves the results in a folder:
+#
+#     benchmarks/on_gpu.sh OUT [PYTHON]
+#
+# It needs no network: nvcc, and a Python with torch (2.10 or newer, with CUDA), torchvision, setuptools, pybind11, ninja,
+# pytest, hypothesis, numpy, onnx, onnxruntime, rich and matplotlib. In under 10 minutes it leaves
+#
+#     log.txt               what each step printed: the build, the machine, the test suite with a GPU required, the
+#                           tables, and tests under compute-sanitizer
+#     cuda_*.json, .png     roipool beside torchvision
+#
+# Each step has its share of the time. The next one starts whatever became of it, and the exit status is 1 if any failed.
+set -uo pipefail
+mkdir -p "$1"
+out=$(cd "$1" && pwd)
+export python=${2:-python3}
+cd "$(dirname "$0")/.."
+failed=0
+: >"$out/log.txt"
+
+step() {  # NAME SECONDS COMMAND...
+  local name=$1 limit=$2 began=$SECONDS status
+  shift 2
+  printf '\n=== %s\n' "$name" >>"$out/log.txt"
+  timeout "$limit" "$@" >>"$out/log.txt" 2>&1
+  status=$?
+  [ $status -eq 0 ] || failed=1
+  printf '%-13s exit %d, %d s: %s\n' "$name" $status $((SECONDS - began)) "$(tail -n 1 "$out/log.txt" | cut -c1-120)"
+}
+
+compare() {  # NAME ARGUMENTS...
+  local name=$1
+  shift
+  step "$name" 60 "$python" benchmarks/run.py --device cuda --peers torchvision \
+    --json "$out/$name.json" --plot "$out/$name.png" "$@"
+}
+
+machine() {
+  set -e
+  nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+  nvcc --version | tail -n 2
+  ls -l roipool/*.so
+  $python -m roipool
+}
+export -f machine
+
+# One architecture, that of the machine: the minutes are for tests. Another list may be given.
+capability='import torch; print("%d.%d" % torch.cuda.get_device_capability())'
+export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-$($python -c "$capability")}
+export FORCE_CUDA=1 ROIPOOL_WERROR=1 ROIPOOL_REQUIRE_CUDA=1 PYTHONPATH=$PWD
+
+step build 120 "$python" setup.py build_ext --inplace
+step machine 30 bash -c machine
+step tests 180 "$python" -m pytest -q -m "large or not large" \
+  -k "cuda and not cuda_host and not compute_sanitizer" --durations=10
+compare cuda_float32 --workload fpn vgg --rounds 7
+compare cuda_layouts --workload fpn --layout contiguous channels_last --dtype float32 bfloat16 --rounds 5
+compare cuda_more --workload few dense pixels huge --mode inference forward_backward --rounds 5
+step sanitizer 90 "$python" -m pytest -q -k compute_sanitizer tests/test_cuda.py
+exit $failed
