@@ -54,7 +54,7 @@ def nvcc_output(nvcc: Path, *arguments: str) -> str:
 
 
 def find_nvcc() -> Path | None:
-    """nvcc in the folder of its toolkit. What is on PATH may be a script that calls it from elsewhere, so it is asked."""
+    """nvcc in its toolkit. The one on PATH is asked where that is: it may be a script that calls another."""
     if os.environ.get("ROIPOOL_CUDA") == "0":
         return None
     home = os.environ.get("CUDA_HOME")
