@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 #include "roi_pool.h"
 #include "roi_pool_op.h"
@@ -58,9 +60,20 @@ __device__ Pack<T, kSize> load(const T* from) {
   return *reinterpret_cast<const Pack<T, kSize>*>(from);
 }
 
+// By the intrinsic, since the compiler takes a store of a struct apart.
 template <typename T, int kSize>
 __device__ void store(const Pack<T, kSize>& pack, T* to) {
-  *reinterpret_cast<Pack<T, kSize>*>(to) = pack;
+  if constexpr (kSize == 1) {
+    *to = pack.values[0];
+  } else {
+    using Word = std::conditional_t<sizeof(pack) % 16 == 0, uint4, uint2>;
+    static_assert(sizeof(pack) % sizeof(Word) == 0);
+    Word words[sizeof(pack) / sizeof(Word)];
+    memcpy(words, &pack, sizeof(pack));
+    for (size_t i = 0; i < sizeof(pack) / sizeof(Word); ++i) {
+      __stwb(reinterpret_cast<Word*>(to) + i, words[i]);
+    }
+  }
 }
 
 // a / divisor for 0 <= a < 2^52. The compiler's own division of 64-bit numbers is a function that costs a stack frame.

@@ -26,6 +26,18 @@ struct dim3 {
   unsigned z = 1;
 };
 
+struct alignas(8) uint2 {
+  unsigned x;
+  unsigned y;
+};
+
+struct alignas(16) uint4 {
+  unsigned x;
+  unsigned y;
+  unsigned z;
+  unsigned w;
+};
+
 // Those of the thread that runs.
 extern dim3 threadIdx;
 extern dim3 blockIdx;
@@ -39,6 +51,11 @@ void __syncwarp();
 unsigned __ballot_sync(unsigned mask, bool predicate);
 bool __any_sync(unsigned mask, bool predicate);
 unsigned __match_any_sync(unsigned mask, int value);
+
+template <typename T>
+void __stwb(T* to, T value) {
+  *to = value;
+}
 
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
