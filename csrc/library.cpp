@@ -7,6 +7,9 @@ STABLE_TORCH_LIBRARY(roipool, m) {
       "roi_pool(Tensor input, Tensor rois, SymInt pooled_height, SymInt pooled_width, float spatial_scale)"
       " -> Tensor");
   m.def(
+      "roi_pool.out(Tensor input, Tensor rois, SymInt pooled_height, SymInt pooled_width, float spatial_scale, *,"
+      " Tensor(a!) out) -> Tensor(a!)");
+  m.def(
       "roi_pool_with_argmax(Tensor input, Tensor rois, SymInt pooled_height, SymInt pooled_width, float spatial_scale)"
       " -> (Tensor output, Tensor argmax)");
   m.def(

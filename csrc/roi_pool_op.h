@@ -15,6 +15,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -188,10 +189,56 @@ inline Tensor empty(const Shape& sizes, ScalarType dtype, const torch::stable::D
   }
 }
 
+// Whether a tensor lies in memory as empty() makes it.
+inline bool is_dense(const Tensor& tensor, MemoryFormat format) {
+  const auto sizes = tensor.sizes();
+  const auto strides = tensor.strides();
+  const std::array<int, 4> order =
+      format == MemoryFormat::ChannelsLast ? std::array<int, 4>{1, 3, 2, 0} : std::array<int, 4>{3, 2, 1, 0};
+  int64_t stride = 1;
+  for (const int dimension : order) {
+    if (sizes[dimension] != 1 && strides[dimension] != stride) {
+      return false;
+    }
+    stride *= sizes[dimension];
+  }
+  return true;
+}
+
+// torch::stable::contiguous, which asks the dispatcher even where there is nothing to do.
+inline Tensor dense(const Tensor& tensor, MemoryFormat format) {
+  return is_dense(tensor, format) ? tensor : torch::stable::contiguous(tensor, format);
+}
+
+// Whether two tensors may have memory in common.
+inline bool may_overlap(const Tensor& a, const Tensor& b) {
+  const auto end_of = [](const Tensor& tensor) {
+    int64_t last = 0;
+    for (int64_t i = 0; i < tensor.dim(); ++i) {
+      last += (tensor.size(i) - 1) * tensor.stride(i);
+    }
+    return static_cast<const char*>(tensor.const_data_ptr()) + (last + 1) * tensor.element_size();
+  };
+  return a.numel() > 0 && b.numel() > 0 && static_cast<const char*>(a.const_data_ptr()) < end_of(b) &&
+         static_cast<const char*>(b.const_data_ptr()) < end_of(a);
+}
+
+// torch.clone(tensor, out=out): resizes out as all of PyTorch's functions do, with their warning where it held
+// anything.
+inline void resize_and_copy(const Tensor& tensor, const Tensor& out) {
+  std::array<StableIValue, 3> stack{torch::stable::detail::from(tensor),
+                                    torch::stable::detail::from(std::optional<MemoryFormat>()),
+                                    torch::stable::detail::from(out)};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::clone", "out", stack.data(), TORCH_ABI_VERSION));
+  torch::stable::detail::to<Tensor>(stack[0]);  // what is returned is ours to release
+}
+
 // rois as the geometry reads them: contiguous, and float32 unless float64.
 inline Tensor widen_rois(const Tensor& rois) {
   const bool exact = rois.scalar_type() == ScalarType::Float || rois.scalar_type() == ScalarType::Double;
-  return torch::stable::contiguous(exact ? rois : torch::stable::to(rois, ScalarType::Float));
+  const bool is_dense = rois.stride(0) == 5 && rois.stride(1) == 1;
+  return exact && is_dense ? rois
+                           : torch::stable::contiguous(exact ? rois : torch::stable::to(rois, ScalarType::Float));
 }
 
 // ---- The problem struct, from tensors that have been checked.
@@ -251,21 +298,25 @@ inline void dispatch(ScalarType dtype, const Function& function) {
 //   void backward(const RoIPoolProblem&, const scalar_t* grad_output, const int32_t* argmax) const;
 //   void gather(const RoIPoolProblem&, const int32_t* argmax, scalar_t* output) const;
 
-// argmax: where to write it, or null.
-template <typename Kernels>
-Tensor pool(const Tensor& input, const Tensor& rois, int64_t pooled_height, int64_t pooled_width, double spatial_scale,
-            Tensor* argmax) {
+inline void check_forward(const Tensor& input, const Tensor& rois, int64_t pooled_height, int64_t pooled_width,
+                          double spatial_scale) {
   check_features(input, "input", "(N, C, H, W)");
   check_map_size("input", input.size(2), input.size(3));
   check_rois(rois, input, "input");
   check_output_size(pooled_height, pooled_width);
   check_spatial_scale(spatial_scale);
+}
 
+// out: a tensor of the right shape and dtype, dense in the memory format of input, for the output; or null.
+// argmax: where to return it; or null.
+template <typename Kernels>
+Tensor pool(const Tensor& input, const Tensor& rois, int64_t pooled_height, int64_t pooled_width, double spatial_scale,
+            const Tensor* out, Tensor* argmax) {
   const MemoryFormat format = memory_format_of(input);
-  const Tensor maps = torch::stable::contiguous(input, format);
+  const Tensor maps = dense(input, format);
   const Tensor boxes = widen_rois(rois);
   const Shape sizes{rois.size(0), input.size(1), pooled_height, pooled_width};
-  Tensor output = empty(sizes, input.scalar_type(), input.device(), format);
+  Tensor output = out != nullptr ? *out : empty(sizes, input.scalar_type(), input.device(), format);
   int32_t* cells = nullptr;
   if (argmax != nullptr) {
     *argmax = empty(sizes, ScalarType::Int, input.device(), format);
@@ -283,14 +334,43 @@ Tensor pool(const Tensor& input, const Tensor& rois, int64_t pooled_height, int6
 template <typename Kernels>
 Tensor roi_pool(const Tensor& input, const Tensor& rois, int64_t pooled_height, int64_t pooled_width,
                 double spatial_scale) {
-  return pool<Kernels>(input, rois, pooled_height, pooled_width, spatial_scale, nullptr);
+  check_forward(input, rois, pooled_height, pooled_width, spatial_scale);
+  return pool<Kernels>(input, rois, pooled_height, pooled_width, spatial_scale, nullptr, nullptr);
+}
+
+template <typename Kernels>
+Tensor roi_pool_out(const Tensor& input, const Tensor& rois, int64_t pooled_height, int64_t pooled_width,
+                    double spatial_scale, const Tensor& out) {
+  check_forward(input, rois, pooled_height, pooled_width, spatial_scale);
+  check(out.scalar_type() == input.scalar_type(), "out must be ", name_of(input.scalar_type()), " as input, got ",
+        name_of(out.scalar_type()));
+  check_same_device(out, "out", input, "input");
+  for (int64_t i = 0; i < out.dim(); ++i) {
+    check(out.stride(i) != 0 || out.size(i) <= 1, "out must not have elements that share memory: clone() it first");
+  }
+
+  const Shape sizes{rois.size(0), input.size(1), pooled_height, pooled_width};
+  const bool fits = name_of_shape(out.sizes()) == name_of_shape(sizes);
+  if (fits && is_dense(out, memory_format_of(input)) && !may_overlap(out, input) && !may_overlap(out, rois)) {
+    pool<Kernels>(input, rois, pooled_height, pooled_width, spatial_scale, &out, nullptr);
+    return out;
+  }
+  const Tensor output = pool<Kernels>(input, rois, pooled_height, pooled_width, spatial_scale, nullptr, nullptr);
+  if (fits) {
+    Tensor target = out;
+    torch::stable::copy_(target, output);
+  } else {
+    resize_and_copy(output, out);
+  }
+  return out;
 }
 
 template <typename Kernels>
 std::tuple<Tensor, Tensor> roi_pool_with_argmax(const Tensor& input, const Tensor& rois, int64_t pooled_height,
                                                 int64_t pooled_width, double spatial_scale) {
+  check_forward(input, rois, pooled_height, pooled_width, spatial_scale);
   Tensor argmax;
-  Tensor output = pool<Kernels>(input, rois, pooled_height, pooled_width, spatial_scale, &argmax);
+  Tensor output = pool<Kernels>(input, rois, pooled_height, pooled_width, spatial_scale, nullptr, &argmax);
   return {output, argmax};
 }
 
@@ -307,8 +387,8 @@ Tensor roi_pool_backward(const Tensor& grad_output, const Tensor& rois, const Te
   check_map_size("grad_input", height, width);
 
   const MemoryFormat format = memory_format_of(argmax);
-  const Tensor grads = torch::stable::contiguous(grad_output, format);
-  const Tensor cells = torch::stable::contiguous(argmax, format);
+  const Tensor grads = dense(grad_output, format);
+  const Tensor cells = dense(argmax, format);
   const Tensor boxes = widen_rois(rois);
   Tensor grad_input =
       empty({batch_size, argmax.size(1), height, width}, grad_output.scalar_type(), grad_output.device(), format);
@@ -331,8 +411,8 @@ Tensor roi_pool_gather(const Tensor& input, const Tensor& rois, const Tensor& ar
   check_argmax(argmax, rois, input, "input");
 
   const MemoryFormat format = memory_format_of(argmax);
-  const Tensor maps = torch::stable::contiguous(input, format);
-  const Tensor cells = torch::stable::contiguous(argmax, format);
+  const Tensor maps = dense(input, format);
+  const Tensor cells = dense(argmax, format);
   const Tensor boxes = widen_rois(rois);
   Tensor output = empty({argmax.size(0), argmax.size(1), argmax.size(2), argmax.size(3)}, input.scalar_type(),
                         input.device(), format);
@@ -350,6 +430,7 @@ Tensor roi_pool_gather(const Tensor& input, const Tensor& rois, const Tensor& ar
 template <typename Kernels>
 void implement(torch::stable::detail::StableLibrary& m) {
   m.impl("roi_pool", TORCH_BOX(&roi_pool<Kernels>));
+  m.impl("roi_pool.out", TORCH_BOX(&roi_pool_out<Kernels>));
   m.impl("roi_pool_with_argmax", TORCH_BOX(&roi_pool_with_argmax<Kernels>));
   m.impl("roi_pool_backward", TORCH_BOX(&roi_pool_backward<Kernels>));
   m.impl("roi_pool_gather", TORCH_BOX(&roi_pool_gather<Kernels>));

@@ -13,6 +13,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
+from torch._prims_common.wrappers import _maybe_resize_out
 
 try:
     importlib.import_module("roipool._C")
@@ -22,7 +23,7 @@ except ImportError as error:
         "installed it, or, in a checkout of the source, build it with `pip install --no-build-isolation -e .`"
     ) from error
 
-from roipool import autograd
+from roipool import autograd, vmap
 
 FEATURE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 ROI_DTYPES = (*FEATURE_DTYPES, torch.int32, torch.int64)
@@ -116,6 +117,24 @@ def _(input: Tensor, rois: Tensor, pooled_height: int, pooled_width: int, spatia
     return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=suggest_memory_format(input))
 
 
+@torch.library.register_fake("roipool::roi_pool.out")
+def _(
+    input: Tensor, rois: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float, *, out: Tensor
+) -> Tensor:
+    output = torch.ops.roipool.roi_pool.default(input, rois, pooled_height, pooled_width, spatial_scale)
+    _check(
+        out.dtype == input.dtype,
+        lambda: f"out must be {dtype_name(input.dtype)} as input, got {dtype_name(out.dtype)}",
+    )
+    _check_same_device(out, "out", input, "input")
+    _check(
+        all(stride != 0 or size <= 1 for stride, size in zip(out.stride(), out.shape, strict=True)),
+        lambda: "out must not have elements that share memory: clone() it first",
+    )
+    _maybe_resize_out(out, output.shape)
+    return out
+
+
 @torch.library.register_fake("roipool::roi_pool_with_argmax")
 def _(
     input: Tensor, rois: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float
@@ -154,6 +173,7 @@ def _register_autograd() -> torch.library.Library:
     library = torch.library.Library("roipool", "IMPL")
     kernels: dict[str, Callable[..., object]] = {
         "roi_pool": autograd.roi_pool,
+        "roi_pool.out": autograd.roi_pool_out,
         "roi_pool_with_argmax": autograd.roi_pool_with_argmax,
         "roi_pool_backward": autograd.roi_pool_backward,
         "roi_pool_gather": autograd.roi_pool_gather,
@@ -164,6 +184,11 @@ def _register_autograd() -> torch.library.Library:
 
 
 _autograd = _register_autograd()
+
+torch.library.register_vmap("roipool::roi_pool", vmap.roi_pool)
+torch.library.register_vmap("roipool::roi_pool_with_argmax", vmap.roi_pool_with_argmax)
+torch.library.register_vmap("roipool::roi_pool_backward", vmap.roi_pool_backward)
+torch.library.register_vmap("roipool::roi_pool_gather", vmap.roi_pool_gather)
 
 
 # ---- CUDA. roipool._C_cuda needs a torch with CUDA to load; it is a library of operators, not a Python module.
@@ -193,7 +218,7 @@ def _no_cuda_kernels(*_: object) -> NoReturn:
 
 def _refuse_cuda() -> torch.library.Library:
     library = torch.library.Library("roipool", "IMPL")
-    for name in ["roi_pool", "roi_pool_with_argmax", "roi_pool_backward", "roi_pool_gather"]:
+    for name in ["roi_pool", "roi_pool.out", "roi_pool_with_argmax", "roi_pool_backward", "roi_pool_gather"]:
         library.impl(name, _no_cuda_kernels, "CUDA")
     return library
 

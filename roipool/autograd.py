@@ -10,17 +10,36 @@ With g the gather at argmax and s the scatter to argmax (roi_pool_gather and roi
 so the three differentiate one another, to any order. rois get no gradient.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.autograd_function import enable_single_level_autograd_function  # type: ignore[attr-defined]
 from torch.autograd import forward_ad
 from torch.autograd.function import Function
 
 ops = torch.ops.roipool
 
-# Inside it, an operator is its native kernel: dispatch starts below the Autograd key.
-below_autograd = torch._C._AutoDispatchBelowAutograd
+
+def below_autograd(op: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls the native kernel of an operator: dispatch starts below the Autograd key.
+
+    Under transforms of torch.func, it goes to the next of them instead.
+    """
+    with torch._C._AutoDispatchBelowAutograd():
+        return op(*arguments)
+
+
+def forward_of_function(op: Callable[..., Any], *arguments: Any) -> Any:
+    """below_autograd() within the forward of a Function.
+
+    The Function has switched derivatives off for it. But where there is a next transform, it may have one to take.
+    """
+    if not torch._C._are_functorch_transforms_active():
+        return below_autograd(op, *arguments)
+    with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+        return below_autograd(op, *arguments)
 
 
 class RoIPoolFunction(Function):
@@ -30,8 +49,9 @@ class RoIPoolFunction(Function):
     def forward(
         input: Tensor, rois: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float
     ) -> tuple[Tensor, Tensor]:
-        with below_autograd():
-            return ops.roi_pool_with_argmax.default(input, rois, pooled_height, pooled_width, spatial_scale)
+        arguments = (input, rois, pooled_height, pooled_width, spatial_scale)
+        output, argmax = forward_of_function(ops.roi_pool_with_argmax.default, *arguments)
+        return output, argmax
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -47,7 +67,7 @@ class RoIPoolFunction(Function):
     def backward(ctx: Any, grad_output: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if grad_output is None:
             return None, None, None, None, None
-        grad_input = ops.roi_pool_backward.default(grad_output, *ctx.saved_tensors, *ctx.map_size)
+        grad_input = call(ops.roi_pool_backward.default, grad_output, *ctx.saved_tensors, *ctx.map_size)
         return grad_input, None, None, None, None
 
     @staticmethod
@@ -60,8 +80,10 @@ class RoIPoolBackwardFunction(Function):
 
     @staticmethod
     def forward(grad_output: Tensor, rois: Tensor, argmax: Tensor, batch_size: int, height: int, width: int) -> Tensor:
-        with below_autograd():
-            return ops.roi_pool_backward.default(grad_output, rois, argmax, batch_size, height, width)
+        grad_input: Tensor = forward_of_function(
+            ops.roi_pool_backward.default, grad_output, rois, argmax, batch_size, height, width
+        )
+        return grad_input
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -71,7 +93,7 @@ class RoIPoolBackwardFunction(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return ops.roi_pool_gather.default(grad, *ctx.saved_tensors), None, None, None, None, None
+        return call(ops.roi_pool_gather.default, grad, *ctx.saved_tensors), None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, grad_output_tangent: Tensor, *_: None) -> Tensor:
@@ -83,8 +105,8 @@ class RoIPoolGatherFunction(Function):
 
     @staticmethod
     def forward(input: Tensor, rois: Tensor, argmax: Tensor) -> Tensor:
-        with below_autograd():
-            return ops.roi_pool_gather.default(input, rois, argmax)
+        output: Tensor = forward_of_function(ops.roi_pool_gather.default, input, rois, argmax)
+        return output
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -95,15 +117,39 @@ class RoIPoolGatherFunction(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        return ops.roi_pool_backward.default(grad_output, *ctx.saved_tensors, *ctx.map_size), None, None
+        grad_input = call(ops.roi_pool_backward.default, grad_output, *ctx.saved_tensors, *ctx.map_size)
+        return grad_input, None, None
 
     @staticmethod
     def jvp(ctx: Any, input_tangent: Tensor, *_: None) -> Tensor:
         return ops.roi_pool_gather.default(input_tangent, *ctx.saved_tensors)
 
 
+def apply(function: type[Function], *arguments: Any) -> Any:
+    """Function.apply for what runs at the Autograd key.
+
+    Under transforms of torch.func, Function.apply would hand the call to all levels of them. The dispatcher does that
+    already, for operators: at each level it calls their kernel at the Autograd key, which has just this one to do. That
+    is what the class above Function is for. (Without transforms it does all that there is to do, and faster.)
+    """
+    single_level: Callable[..., Any] = super(Function, function).apply  # type: ignore[misc]
+    if not torch._C._are_functorch_transforms_active():
+        return single_level(*arguments)
+    with enable_single_level_autograd_function():
+        return single_level(*arguments)
+
+
+def call(op: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls an operator from a derivative; its native kernel at once, where no further derivative is taken."""
+    if torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+        return op(*arguments)
+    return below_autograd(op, *arguments)
+
+
 def _is_differentiated(tensor: Tensor) -> bool:
-    return (torch.is_grad_enabled() and tensor.requires_grad) or forward_ad.unpack_dual(tensor).tangent is not None
+    if torch.is_grad_enabled() and tensor.requires_grad:
+        return True
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
 
 
 # The kernels at the Autograd key. Where nothing is differentiated they go straight to the native kernel, so that
@@ -112,18 +158,31 @@ def _is_differentiated(tensor: Tensor) -> bool:
 
 def roi_pool(input: Tensor, *arguments: Any) -> Tensor:
     if _is_differentiated(input):
-        return RoIPoolFunction.apply(input, *arguments)[0]
-    with below_autograd():
-        return ops.roi_pool.default(input, *arguments)
+        return apply(RoIPoolFunction, input, *arguments)[0]
+    output: Tensor = below_autograd(ops.roi_pool.default, input, *arguments)
+    return output
+
+
+def roi_pool_out(*arguments: Any, out: Tensor) -> Tensor:
+    tensors = [argument for argument in [*arguments, out] if isinstance(argument, Tensor)]
+    if any(_is_differentiated(tensor) for tensor in tensors):
+        raise RuntimeError(
+            "roi_pool(): functions with out=... arguments don't support automatic differentiation, "
+            "but one of the arguments requires grad."
+        )
+    with torch._C._AutoDispatchBelowAutograd():
+        ops.roi_pool.out(*arguments, out=out)
+    torch.autograd.graph.increment_version(out)
+    return out
 
 
 def roi_pool_with_argmax(input: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-    return RoIPoolFunction.apply(input, *arguments)
+    return apply(RoIPoolFunction, input, *arguments)
 
 
 def roi_pool_backward(grad_output: Tensor, *arguments: Any) -> Tensor:
-    return RoIPoolBackwardFunction.apply(grad_output, *arguments)
+    return apply(RoIPoolBackwardFunction, grad_output, *arguments)
 
 
 def roi_pool_gather(input: Tensor, *arguments: Any) -> Tensor:
-    return RoIPoolGatherFunction.apply(input, *arguments)
+    return apply(RoIPoolGatherFunction, input, *arguments)

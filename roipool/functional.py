@@ -2,22 +2,26 @@
 
 import numbers
 from collections.abc import Sequence
-from typing import Any, Literal, TypeGuard, overload
+from typing import Any, Literal, TypeGuard, cast, overload
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
+from roipool import autograd
 from roipool._library import FEATURE_DTYPES, ROI_DTYPES, dtype_name
 
 
 def is_int(value: object) -> TypeGuard[int]:
     """A Python or NumPy int, or torch.compile's symbol for one."""
-    return isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool)
+    return type(value) is int or (isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool))
 
 
 def is_real(value: object) -> TypeGuard[float]:
     """A Python or NumPy number, or torch.compile's symbol for one."""
-    return isinstance(value, (numbers.Real, torch.SymInt, torch.SymFloat)) and not isinstance(value, bool)
+    return type(value) is float or (
+        isinstance(value, (numbers.Real, torch.SymInt, torch.SymFloat)) and not isinstance(value, bool)
+    )
 
 
 def pair(output_size: Any) -> tuple[int, int]:
@@ -62,9 +66,10 @@ def check_boxes(boxes: Any, name: str, input: Tensor, input_name: str = "input")
 
 def rois_of(boxes: Any, input: Tensor) -> Tensor:
     """The (K, 5) form of either form of boxes: rows [batch_index, x1, y1, x2, y2]."""
+    knows_sizes = not torch.jit.is_tracing()  # which are tensors then, and whose comparison it warns of
     if isinstance(boxes, Tensor):
         check_boxes(boxes, "boxes", input)
-        if boxes.ndim != 2 or boxes.shape[1] != 5:
+        if boxes.ndim != 2 or (knows_sizes and boxes.shape[1] != 5):
             raise ValueError(
                 "boxes must be a tensor (K, 5), rows [batch_index, x1, y1, x2, y2], or a list of N tensors (L_i, 4), "
                 f"got shape {tuple(boxes.shape)}"
@@ -72,19 +77,19 @@ def rois_of(boxes: Any, input: Tensor) -> Tensor:
         return boxes
     if not isinstance(boxes, (list, tuple)):
         raise TypeError(f"boxes must be a tensor (K, 5) or a list of N tensors (L_i, 4), got {type(boxes).__name__}")
-    if input.ndim == 4 and len(boxes) != input.shape[0]:
+    if knows_sizes and input.ndim == 4 and len(boxes) != input.shape[0]:
         raise ValueError(
             f"boxes must hold one tensor (L_i, 4) for each of the {input.shape[0]} images of input, got {len(boxes)}"
         )
     parts = [torch.empty(0, 5, device=input.device)]
     for i, image_boxes in enumerate(boxes):
         check_boxes(image_boxes, f"boxes[{i}]", input)
-        if image_boxes.ndim != 2 or image_boxes.shape[1] != 4:
+        if image_boxes.ndim != 2 or (knows_sizes and image_boxes.shape[1] != 4):
             raise ValueError(
                 f"boxes[{i}] must have shape (L, 4), rows [x1, y1, x2, y2], got shape {tuple(image_boxes.shape)}"
             )
         # Widened before the image's number joins them: float16 cannot hold 2049, nor bfloat16 257.
-        wide = image_boxes.to(torch.promote_types(image_boxes.dtype, torch.float32))
+        wide = image_boxes if image_boxes.dtype == torch.float64 else image_boxes.float()
         parts.append(torch.nn.functional.pad(wide, (1, 0), value=i))
     return torch.cat(parts)
 
@@ -97,6 +102,7 @@ def roi_pool(
     spatial_scale: float = 1.0,
     *,
     return_argmax: Literal[False] = False,
+    out: Tensor | None = None,
 ) -> Tensor: ...
 
 
@@ -129,6 +135,7 @@ def roi_pool(
     spatial_scale: float = 1.0,
     *,
     return_argmax: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Max-pools each region of interest to a fixed grid of bins (Girshick, Fast R-CNN, 2015, section 2.1).
 
@@ -150,6 +157,9 @@ def roi_pool(
         output_size: bins per region, ``PH = PW`` or ``(PH, PW)``.
         spatial_scale: feature cells per image pixel, ``1 / stride``; finite and greater than 0.
         return_argmax: also return where each value was found.
+        out: a tensor for ``output``, of the dtype and on the device of ``input``. It is resized where it has another
+            shape, with a warning unless it is empty, and is written to without a copy where it has the memory format of
+            ``input``. Not together with ``return_argmax`` or with derivatives.
 
     Returns:
         ``output`` of shape ``(K, C, PH, PW)``, in the dtype and memory format of ``input``. With ``return_argmax``,
@@ -162,14 +172,53 @@ def roi_pool(
     Raises:
         TypeError: an argument is of the wrong type, or a tensor of the wrong dtype.
         ValueError: a wrong shape or length, tensors on different devices, ``output_size`` less than 1,
-            ``spatial_scale`` not finite or not greater than 0, or ``H * W`` greater than 2147483647.
+            ``spatial_scale`` not finite or not greater than 0, ``H * W`` greater than 2147483647, or ``out`` of another
+            dtype than ``input``, or together with ``return_argmax``.
+        RuntimeError: ``out`` is given and a derivative is asked for.
     """
+    tensors = (input, *boxes) if isinstance(boxes, (list, tuple)) else (input, boxes)
+    if has_torch_function(tensors):  # subclasses of Tensor, or torch.fx at its tracing
+        result: Tensor | tuple[Tensor, Tensor] = handle_torch_function(
+            cast(Any, roi_pool), tensors, input, boxes, output_size, spatial_scale, return_argmax=return_argmax, out=out
+        )
+        return result
     check_input(input, "input")
     check_spatial_scale(spatial_scale)
     pooled_height, pooled_width = pair(output_size)
     arguments = (input, rois_of(boxes, input), pooled_height, pooled_width, spatial_scale)
+    if out is not None:
+        if not isinstance(out, Tensor):
+            raise TypeError(f"out must be a torch.Tensor, got {type(out).__name__}")
+        if return_argmax:
+            raise ValueError("out cannot be given together with return_argmax")
+        return roi_pool_out(arguments, out)
     if return_argmax:
         output, argmax = torch.ops.roipool.roi_pool_with_argmax.default(*arguments)
         return output, argmax
+    if is_plain_call():  # what the dispatcher would come to
+        return autograd.roi_pool(*arguments)
     pooled: Tensor = torch.ops.roipool.roi_pool.default(*arguments)
     return pooled
+
+
+def is_plain_call() -> bool:
+    """Whether nothing watches or transforms the call, but autograd."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
+def roi_pool_out(arguments: tuple[Any, ...], out: Tensor) -> Tensor:
+    if not torch.compiler.is_compiling():
+        written: Tensor = torch.ops.roipool.roi_pool.out(*arguments, out=out)
+        return written
+    # The compiler takes no operators that return what they have written to, nor tensors that change their shape.
+    output = torch.ops.roipool.roi_pool.default(*arguments)
+    if out.shape != output.shape or out.dtype != output.dtype:
+        raise ValueError(
+            f"out must be {dtype_name(output.dtype)} of shape {tuple(output.shape)} under torch.compile and in export, "
+            f"got {dtype_name(out.dtype)} of shape {tuple(out.shape)}"
+        )
+    return out.copy_(output)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from roipool.functional import check_boxes, check_input, check_spatial_scale, is_int, is_real, roi_pool
@@ -38,20 +37,14 @@ def roi_pooling(
     if spatial_scale == 0:  # MXNet takes it: every region is then cell (0, 0)
         rois, spatial_scale = rois * rois.new_tensor([1, 0, 0, 0, 0]), 1.0
 
-    if out is None:
-        return roi_pool(data, rois, pooled_size, spatial_scale)
-    if torch.is_grad_enabled() and (data.requires_grad or out.requires_grad):
-        raise RuntimeError(
-            "roi_pooling(): functions with out=... arguments don't support automatic differentiation, "
-            "but one of the arguments requires grad."
-        )
-    result = roi_pool(data, rois, pooled_size, spatial_scale)
-    if (out.shape, out.dtype, out.device) != (result.shape, result.dtype, result.device):
-        raise ValueError(
-            f"out must be a tensor of shape {tuple(result.shape)}, dtype {result.dtype} and device {result.device}, "
-            f"got shape {tuple(out.shape)}, dtype {out.dtype} and device {out.device}"
-        )
-    return out.copy_(result)
+    if out is not None:
+        expected = (rois.shape[0], data.shape[1], *pooled_size)
+        if (tuple(out.shape), out.dtype, out.device) != (expected, data.dtype, data.device):
+            raise ValueError(
+                f"out must be a tensor of shape {expected}, dtype {data.dtype} and device {data.device}, "
+                f"got shape {tuple(out.shape)}, dtype {out.dtype} and device {out.device}"
+            )
+    return roi_pool(data, rois, pooled_size, spatial_scale, out=out)
 
 
 def _check(data: object, rois: object, pooled_size: object, spatial_scale: object, out: object) -> None:

@@ -97,7 +97,7 @@ def test_differentiable():
         (
             {"data": X.clone().requires_grad_(), "out": torch.empty(1, 1, 2, 2)},
             RuntimeError,
-            "roi_pooling(): functions with out=... arguments don't support automatic differentiation, "
+            "roi_pool(): functions with out=... arguments don't support automatic differentiation, "
             "but one of the arguments requires grad.",
         ),
     ],

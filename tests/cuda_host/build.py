@@ -62,8 +62,9 @@ def load(library: Path) -> Any:
     assert not _library, "a process can load one library only"
     schemas = torch.library.Library("roipool_cuda_host", "DEF")
     for name in OPERATORS:
-        schema = getattr(torch.ops.roipool, name).default._schema
-        schemas.define(str(schema).removeprefix("roipool::"))
+        packet = getattr(torch.ops.roipool, name)
+        for overload in packet.overloads():
+            schemas.define(str(getattr(packet, overload)._schema).removeprefix("roipool::"))
     schemas.define("set_device(int shared_bytes_per_block, int num_multiprocessors, int most_blocks) -> ()")
     _library.append(schemas)
     torch.ops.load_library(library)

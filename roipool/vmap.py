@@ -1,0 +1,94 @@
+"""Batching rules of the operators: what torch.func.vmap does with them.
+
+A mapped dimension becomes part of the batch. Of B mapped problems of N images and K regions each, B * N images and
+B * K regions make one problem, in which the regions of problem b lie in the images from b * N on:
+
+    input, grad_input             (B, N, C, H, W)    ->  (B * N, C, H, W)
+    rois                          (B, K, 5)          ->  (B * K, 5), batch_index shifted
+    output, argmax, grad_output   (B, K, C, PH, PW)  ->  (B * K, C, PH, PW)
+
+What is not mapped is the same in all problems. Regions keep their order, so sums have the same bits as without vmap.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ops = torch.ops.roipool
+
+# The mapped dimension of each argument; None where it has none.
+Dims = tuple[int | None, ...]
+
+
+def fold(tensor: Tensor, dim: int | None, problems: int) -> Tensor:
+    """(B, A, ...), or (A, ...) for all problems, as (B * A, ...)."""
+    batched = tensor.expand(problems, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+    return batched.flatten(0, 1)
+
+
+def unfold(tensor: Tensor, problems: int) -> Tensor:
+    return tensor.unflatten(0, (problems, tensor.shape[0] // problems if problems else 0))
+
+
+def fold_rois(rois: Tensor, dim: int | None, problems: int, num_images: int) -> Tensor:
+    """Rois (B * K, 5) with batch indices into B * num_images images, or -1 where they are none of the num_images."""
+    rois = rois.expand(problems, *rois.shape) if dim is None else rois.movedim(dim, 0)
+    rois = rois.to(torch.promote_types(rois.dtype, torch.float32))  # float16 cannot count so many images
+    index = rois[..., 0].trunc()
+    first = num_images * torch.arange(problems, device=rois.device)
+    index = torch.where((index >= 0) & (index < num_images), index + first[:, None], -1)
+    return torch.cat([index[..., None], rois[..., 1:]], -1).flatten(0, 1)
+
+
+def roi_pool(
+    info: Any, in_dims: Dims, input: Tensor, rois: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float
+) -> tuple[Tensor, int]:
+    arguments = fold_forward(info.batch_size, in_dims, input, rois)
+    output = ops.roi_pool.default(*arguments, pooled_height, pooled_width, spatial_scale)
+    return unfold(output, info.batch_size), 0
+
+
+def roi_pool_with_argmax(
+    info: Any, in_dims: Dims, input: Tensor, rois: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    arguments = fold_forward(info.batch_size, in_dims, input, rois)
+    output, argmax = ops.roi_pool_with_argmax.default(*arguments, pooled_height, pooled_width, spatial_scale)
+    return (unfold(output, info.batch_size), unfold(argmax, info.batch_size)), (0, 0)
+
+
+def fold_forward(problems: int, in_dims: Dims, input: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
+    input_dim, rois_dim, *_ = in_dims
+    if input_dim is None:  # just more regions of the same images
+        return input, fold(rois, rois_dim, problems)
+    input = input.movedim(input_dim, 0)
+    return input.flatten(0, 1), fold_rois(rois, rois_dim, problems, input.shape[1])
+
+
+def roi_pool_backward(
+    info: Any,
+    in_dims: Dims,
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax: Tensor,
+    batch_size: int,
+    height: int,
+    width: int,
+) -> tuple[Tensor, int]:
+    problems = info.batch_size
+    grad_input = ops.roi_pool_backward.default(
+        fold(grad_output, in_dims[0], problems),
+        fold_rois(rois, in_dims[1], problems, batch_size),
+        fold(argmax, in_dims[2], problems),
+        problems * batch_size,
+        height,
+        width,
+    )
+    return grad_input.unflatten(0, (problems, batch_size)), 0
+
+
+def roi_pool_gather(info: Any, in_dims: Dims, input: Tensor, rois: Tensor, argmax: Tensor) -> tuple[Tensor, int]:
+    problems = info.batch_size
+    folded = fold_forward(problems, in_dims, input, rois)
+    output = ops.roi_pool_gather.default(*folded, fold(argmax, in_dims[2], problems))
+    return unfold(output, problems), 0
