@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeGuard, cast, overload
 
 import torch
 from torch import Tensor
+from torch._prims_common.wrappers import _maybe_resize_out
 from torch.overrides import handle_torch_function, has_torch_function
 
 from roipool import autograd
@@ -66,7 +67,7 @@ def check_boxes(boxes: Any, name: str, input: Tensor, input_name: str = "input")
 
 def rois_of(boxes: Any, input: Tensor) -> Tensor:
     """The (K, 5) form of either form of boxes: rows [batch_index, x1, y1, x2, y2]."""
-    knows_sizes = not torch.jit.is_tracing()  # which are tensors then, and whose comparison it warns of
+    knows_sizes = torch._C._get_tracing_state() is None  # torch.jit.trace has tensors for them, and warns of `!=`
     if isinstance(boxes, Tensor):
         check_boxes(boxes, "boxes", input)
         if boxes.ndim != 2 or (knows_sizes and boxes.shape[1] != 5):
@@ -212,6 +213,11 @@ def is_plain_call() -> bool:
 
 def roi_pool_out(arguments: tuple[Any, ...], out: Tensor) -> Tensor:
     if not torch.compiler.is_compiling():
+        # The operator resizes, too, but its warning would go to stderr instead of to Python.
+        input, rois, *output_size, _ = arguments
+        fits_but_for_shape = out.dtype == input.dtype and out.device == input.device and not out.requires_grad
+        if fits_but_for_shape and input.ndim == 4 and min(output_size) >= 1:
+            _maybe_resize_out(out, torch.Size([rois.shape[0], input.shape[1], *output_size]))
         written: Tensor = torch.ops.roipool.roi_pool.out(*arguments, out=out)
         return written
     # The compiler takes no operators that return what they have written to, nor tensors that change their shape.
