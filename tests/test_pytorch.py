@@ -1,0 +1,188 @@
+"""The rest of what PyTorch's users do with a layer: autocast, checkpointing, tracing, other processes."""
+
+import copy
+
+import pytest
+import torch
+from support import DTYPES, assert_same_bits, features, random_rois
+from torch import multiprocessing
+from torch.utils.checkpoint import checkpoint
+
+import roipool
+from roipool import reference
+
+X = features((2, 3, 8, 6), torch.float32, seed=0)
+ROIS = random_rois(5, 2, 16, 12, seed=0).float()
+EXPECTED = reference.roi_pool(X, ROIS, (2, 3), 0.5)
+POOL = roipool.RoIPool((2, 3), 0.5)
+
+
+# ---- Autocast.
+
+
+@pytest.mark.parametrize("features_dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_leaves_every_dtype_alone(device, dtype, features_dtype):
+    """float32 boxes are not rounded to half precision, and half-precision features not widened."""
+    x = features((1, 3, 8, 2000), features_dtype, seed=0)
+    rois = torch.tensor([[0.0, 3001, 0, 3999, 15]])
+    with torch.autocast(device.type, dtype):
+        output = POOL(x.to(device), rois.to(device))
+    assert output.dtype == features_dtype
+    assert_same_bits(output, reference.roi_pool(x, rois, (2, 3), 0.5))
+
+
+def test_autocast_and_grad_scaler_train(device):
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv2d(3, 4, 3, padding=1).to(device)
+    optimizer = torch.optim.SGD(convolution.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler(device.type, init_scale=256.0)
+    x, rois = X.to(device), ROIS.to(device)
+    losses = []
+    for _ in range(5):
+        with torch.autocast(device.type, torch.float16):
+            pooled = POOL(convolution(x), rois)
+            loss = pooled.float().square().mean()
+        assert pooled.dtype == torch.float16
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(loss.item())
+    assert scaler.get_scale() == 256.0  # no step was skipped
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0]
+
+
+# ---- Tensors without data, and without autograd.
+
+
+def test_meta():
+    with torch.device("meta"):
+        pool = roipool.RoIPool(2)
+        x = torch.empty(2, 3, 8, 6, dtype=torch.bfloat16, requires_grad=True)
+        output = pool(x, torch.empty(5, 5))
+        output.sum().backward()
+    assert (output.shape, output.dtype, output.is_meta) == ((5, 3, 2, 2), torch.bfloat16, True)
+    assert (x.grad.shape, x.grad.dtype, x.grad.is_meta) == (x.shape, torch.bfloat16, True)
+
+
+@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
+def test_without_autograd(device, guard):
+    with guard():
+        output = POOL(X.clone().to(device).requires_grad_(), ROIS.to(device))
+        assert not output.requires_grad
+        assert output.is_inference() == (guard is torch.inference_mode)
+        assert_same_bits(output, EXPECTED)
+
+
+def test_inference_memory_on_cuda(cuda):
+    """The peak is that of the output: no argmax, no copies."""
+    x = torch.zeros(2, 64, 50, 84, device=cuda, requires_grad=True)
+    rois = torch.zeros(1000, 5, device=cuda)
+    peaks = {}
+    for is_training in [False, True]:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        with torch.set_grad_enabled(is_training):
+            output = roipool.roi_pool(x, rois, 7)
+        peaks[is_training] = torch.cuda.max_memory_allocated() - before
+        del output
+    size = 1000 * 64 * 49 * 4
+    assert peaks[False] == -(-size // 512) * 512
+    assert peaks[True] == 2 * peaks[False]
+
+
+# ---- Checkpointing, tracing, copies.
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_activation_checkpointing(device, use_reentrant):
+    grads = []
+    for pool in [POOL, lambda x, rois: checkpoint(POOL, x, rois, use_reentrant=use_reentrant)]:
+        x = X.clone().to(device).requires_grad_()
+        (pool(x, ROIS.to(device)) ** 2).sum().backward()
+        grads.append(x.grad)
+    assert_same_bits(*grads)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_jit_trace(device, tmp_path):
+    """No warning of a size that became a constant, and other sizes later on."""
+    rois = ROIS.to(device)
+    for arguments, call in [
+        ((X.to(device), rois), POOL),
+        ((X.to(device), rois[:2, 1:], rois[2:, 1:]), lambda x, *boxes: roipool.roi_pool(x, boxes, (2, 3), 0.5)),
+    ]:
+        traced = torch.jit.trace(call, arguments)
+        traced.save(str(tmp_path / "pool.pt"))
+        loaded = torch.jit.load(tmp_path / "pool.pt")
+        x = features((2, 7, 11, 9), torch.float32, seed=1).to(device)
+        more = [torch.cat([boxes, boxes]) for boxes in arguments[1:]]
+        assert_same_bits(loaded(x, *more), call(x, *more))
+
+
+def test_fx_symbolic_trace(device):
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool = POOL
+
+        def forward(self, x, rois, boxes):
+            return self.pool(x + 1, rois) - roipool.roi_pool(x, [boxes, boxes], 2).sum()
+
+    x, rois = X.to(device), ROIS.to(device)
+    traced = torch.fx.symbolic_trace(Model())
+    ours = [node for node in traced.graph.nodes if node.target is roipool.roi_pool]
+    assert len(ours) == 2
+    assert_same_bits(traced(x, rois, rois[:, 1:]), Model()(x, rois, rois[:, 1:]))
+
+
+def test_subclass_of_tensor(device):
+    """By the torch function protocol: a subclass sees the call, and gets its own kind back."""
+    seen = []
+
+    class Logged(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            seen.append(function)
+            return super().__torch_function__(function, types, args, kwargs or {})
+
+    output = roipool.roi_pool(X.to(device).as_subclass(Logged), ROIS.to(device), (2, 3), spatial_scale=0.5)
+    assert roipool.roi_pool in seen
+    assert type(output) is Logged
+    assert_same_bits(output.as_subclass(torch.Tensor), EXPECTED)
+
+
+# ---- Other processes.
+
+
+def pool_in_process(queue, x, rois, pool):
+    torch.set_num_threads(1)
+    x = x.clone().requires_grad_()
+    output = pool(x, rois)
+    output.sum().backward()
+    queue.put((output.detach().numpy(), x.grad.numpy()))
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
+def test_in_another_process(method):
+    """With the layer and the tensors sent over, after it was used here."""
+    x = X.clone().requires_grad_()
+    POOL(x, ROIS).sum().backward()
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    process = context.Process(target=pool_in_process, args=(queue, X.clone(), ROIS, copy.deepcopy(POOL)))
+    process.start()
+    output, grad = queue.get(timeout=120)
+    process.join()
+    assert process.exitcode == 0
+    assert_same_bits(torch.from_numpy(output), EXPECTED)
+    assert_same_bits(torch.from_numpy(grad), x.grad)
+
+
+def test_shared_memory():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), POOL)
+    model.share_memory()
+    shared = X.clone().share_memory_()
+    assert_same_bits(model[1](shared, ROIS.clone().share_memory_()), EXPECTED)
