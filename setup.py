@@ -48,9 +48,8 @@ def torch_headers_as_system() -> list[str]:
 # ---- CUDA.
 
 
-def nvcc_output(nvcc: Path, *arguments: str) -> str:
-    done = subprocess.run([nvcc, *arguments], check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return done.stdout
+def nvcc_output(nvcc: Path | str, *arguments: str) -> str:
+    return subprocess.run([nvcc, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
 
 
 def find_nvcc() -> Path | None:
@@ -62,7 +61,8 @@ def find_nvcc() -> Path | None:
     if home:
         nvcc = Path(home) / "bin" / "nvcc"
     elif on_path:
-        nvcc = Path(re.search(r"_HERE_=(.*)", nvcc_output(on_path, "--dryrun", "-x", "cu", os.devnull))[1]) / "nvcc"
+        where = re.search(r"_HERE_=(.*)", nvcc_output(on_path, "--dryrun", "-x", "cu", os.devnull))
+        nvcc = Path(where[1]) / "nvcc" if where else None
     else:
         nvcc = None
     if os.environ.get("FORCE_CUDA") == "1" and (nvcc is None or not nvcc.exists()):

@@ -11,6 +11,7 @@
 #     cuda_*.json, .png     roipool beside torchvision
 #
 # Each step has its share of the time. The next one starts whatever became of it, and the exit status is 1 if any failed.
+# ROIPOOL_COMMIT says which commit this is, where git does not know.
 set -uo pipefail
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
@@ -23,7 +24,7 @@ step() {  # NAME SECONDS COMMAND...
   local name=$1 limit=$2 began=$SECONDS status
   shift 2
   printf '\n=== %s\n' "$name" >>"$out/log.txt"
-  timeout "$limit" "$@" >>"$out/log.txt" 2>&1
+  timeout -s INT -k 10 "$limit" "$@" >>"$out/log.txt" 2>&1  # INT: pytest then prints what it has
   status=$?
   [ $status -eq 0 ] || failed=1
   printf '%-13s exit %d, %d s: %s\n' "$name" $status $((SECONDS - began)) "$(tail -n 1 "$out/log.txt" | cut -c1-120)"
@@ -48,7 +49,7 @@ export -f machine
 # One architecture, that of the machine: the minutes are for tests. Another list may be given.
 capability='import torch; print("%d.%d" % torch.cuda.get_device_capability())'
 export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-$($python -c "$capability")}
-export FORCE_CUDA=1 ROIPOOL_WERROR=1 ROIPOOL_REQUIRE_CUDA=1 PYTHONPATH=$PWD
+export FORCE_CUDA=1 ROIPOOL_REQUIRE_CUDA=1 PYTHONPATH=$PWD
 
 step build 120 "$python" setup.py build_ext --inplace
 step machine 30 bash -c machine
@@ -57,5 +58,5 @@ step tests 180 "$python" -m pytest -q -m "large or not large" \
 compare cuda_float32 --workload fpn vgg --rounds 7
 compare cuda_layouts --workload fpn --layout contiguous channels_last --dtype float32 bfloat16 --rounds 5
 compare cuda_more --workload few dense pixels huge --mode inference forward_backward --rounds 5
-step sanitizer 90 "$python" -m pytest -q -k compute_sanitizer tests/test_cuda.py
+step sanitizer $((570 - SECONDS > 20 ? 570 - SECONDS : 20)) "$python" -m pytest -q -k compute_sanitizer tests/test_cuda.py
 exit $failed

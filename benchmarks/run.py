@@ -207,14 +207,22 @@ def measure(
     ]
 
 
+def commit() -> str:
+    """Of the sources; ROIPOOL_COMMIT where they have travelled without their history."""
+    try:
+        described = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout
+    except OSError:
+        described = ""
+    return described.strip() or os.environ.get("ROIPOOL_COMMIT", "unknown")
+
+
 def environment(device: str = "cpu") -> dict[str, object]:
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     facts = {
         "roipool": roipool.__version__,
-        "commit": commit,
+        "commit": commit(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "processor": names[0] if names else platform.processor(),

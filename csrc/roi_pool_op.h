@@ -183,9 +183,9 @@ inline MemoryFormat memory_format_of(const Tensor& tensor) {
 inline Tensor empty(const Shape& sizes, ScalarType dtype, const torch::stable::Device& device, MemoryFormat format) {
   try {
     return torch::stable::empty(sizes, dtype, torch::headeronly::Layout::Strided, device, /*pin_memory=*/false, format);
-  } catch (const std::exception&) {  // which would say no more than that a call to torch has failed
+  } catch (const std::exception& error) {  // which, before torch 2.13, says only that a call to torch has failed
     throw std::runtime_error("cannot allocate a tensor of shape " + name_of_shape(sizes) + " and dtype " +
-                             name_of(dtype) + " on " + name_of(device) + ": out of memory");
+                             name_of(dtype) + " on " + name_of(device) + ": out of memory (" + error.what() + ")");
   }
 }
 

@@ -41,7 +41,12 @@ def to_device(arguments: Any, device: torch.device) -> Any:
     """Arguments of a call with those that are CPU tensors on another device, within lists and tuples too."""
     if isinstance(arguments, list | tuple) and not isinstance(arguments, torch.Size):
         return type(arguments)(to_device(argument, device) for argument in arguments)
-    return arguments.to(device) if isinstance(arguments, Tensor) and arguments.is_cpu else arguments
+    if not isinstance(arguments, Tensor) or not arguments.is_cpu:
+        return arguments
+    if arguments.numel() > 0 and 0 in arguments.stride():  # expanded, which to() would undo: it may be huge
+        kept = tuple(slice(None) if stride else slice(1) for stride in arguments.stride())
+        return arguments[kept].to(device).expand(arguments.shape)
+    return arguments.to(device)
 
 
 # ---- Memory layouts: each gives a tensor of the same values in other strides.

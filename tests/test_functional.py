@@ -37,9 +37,10 @@ def test_documented_example_with_integer_boxes():
         lambda pool, x, rois, lists: pool(x, [boxes.half() for boxes in lists], (2, 3), 0.5),
     ],
 )
-@pytest.mark.parametrize("pool", [roipool.roi_pool, reference.roi_pool])
-def test_forms_of_arguments(device, pool, call):
-    assert_same_bits(call(pool, X.to(device), ROIS.to(device), [boxes.to(device) for boxes in LIST]), EXPECTED)
+def test_forms_of_arguments(device, call):
+    arguments = to_device([X, ROIS, LIST], device)
+    assert_same_bits(call(roipool.roi_pool, *arguments), EXPECTED)
+    assert_same_bits(call(reference.roi_pool, X, ROIS, LIST), EXPECTED)
 
 
 @pytest.mark.parametrize("output_size", [4, (4,), [4], (4, 4), np.int32(4)])

@@ -3,6 +3,10 @@
 // Maps, outputs and argmax may have more than 2^31 elements: pointers advance in 64 bits. Cells of a plane, of which
 // there are fewer, are counted in 32.
 #include <cuda_runtime.h>
+#ifdef __CUDACC__
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/macros.h>
+#endif
 
 #include <algorithm>
 #include <cstdint>
@@ -503,15 +507,16 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <typename index_t, typename scalar_t>
-cudaError_t launch_scatter(const RoIPoolProblem& problem, const ScatterPlan& plan, const scalar_t* grad_output,
-                           const int32_t* argmax, cudaStream_t stream) {
+cudaError_t launch_scatter(const RoIPoolProblem& problem, const ScatterPlan& plan, int most_shared_bytes,
+                           const scalar_t* grad_output, const int32_t* argmax, cudaStream_t stream) {
   const auto kernel = scatter<index_t, scalar_t>;
-  const int64_t shared_bytes = plan.shared_bytes<wide_t<scalar_t>>();
+  // The most that the device has, whatever the plan: the attribute is the kernel's, and other threads set it, too.
   const cudaError_t error =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
-  return error != cudaSuccess ? error
-                              : launch(kernel, {problem.maps.num_images * plan.num_groups * plan.num_parts}, kThreads,
-                                       shared_bytes, stream, problem, plan, grad_output, argmax);
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_bytes);
+  return error != cudaSuccess
+             ? error
+             : launch(kernel, {problem.maps.num_images * plan.num_groups * plan.num_parts}, kThreads,
+                      plan.shared_bytes<wide_t<scalar_t>>(), stream, problem, plan, grad_output, argmax);
 }
 
 // grad_output, argmax: [K, C, PH, PW]; problem.maps.data is grad_input, every element of which is written
@@ -519,19 +524,20 @@ template <typename scalar_t>
 cudaError_t launch_backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const int32_t* argmax,
                             cudaStream_t stream) {
   int device = 0;
-  int shared_bytes = 0;
+  int most_shared_bytes = 0;
   int num_multiprocessors = 0;
   for (const cudaError_t error :
-       {cudaGetDevice(&device), cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+       {cudaGetDevice(&device),
+        cudaDeviceGetAttribute(&most_shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
         cudaDeviceGetAttribute(&num_multiprocessors, cudaDevAttrMultiProcessorCount, device)}) {
     if (error != cudaSuccess) {
       return error;
     }
   }
-  const ScatterPlan plan = plan_scatter<wide_t<scalar_t>>(problem, shared_bytes, num_multiprocessors);
+  const ScatterPlan plan = plan_scatter<wide_t<scalar_t>>(problem, most_shared_bytes, num_multiprocessors);
   return problem.num_bins() <= (UINT32_MAX - kStagedSlots) / kThreads
-             ? launch_scatter<uint32_t>(problem, plan, grad_output, argmax, stream)
-             : launch_scatter<uint64_t>(problem, plan, grad_output, argmax, stream);
+             ? launch_scatter<uint32_t>(problem, plan, most_shared_bytes, grad_output, argmax, stream)
+             : launch_scatter<uint64_t>(problem, plan, most_shared_bytes, grad_output, argmax, stream);
 }
 
 // ---- Gather.

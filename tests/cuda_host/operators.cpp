@@ -1,5 +1,5 @@
 // The operators of csrc/cuda/roi_pool_kernel.cu on the host, for CPU tensors: torch.ops.roipool_cuda_host.*. Their
-// schemas come from Python (cuda_host.py).
+// schemas come from Python (build.py).
 #include "cuda_runtime.h"
 // The kernels themselves, from the folder that is given to the compiler.
 #include "cuda/roi_pool_kernel.cu"

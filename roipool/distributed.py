@@ -1,0 +1,68 @@
+"""Sharding: importing this module lets :class:`torch.distributed.tensor.DTensor` through :func:`roipool.roi_pool`.
+
+    import roipool.distributed
+
+===================  ===============  ===============  =====================================================
+features (N, C, H, W)  rois (K, 5)    output           gradient of the features
+===================  ===============  ===============  =====================================================
+Replicate()          Replicate()      Replicate()      Replicate()
+Shard(1), channels   Replicate()      Shard(1)         Shard(1)
+Replicate()          Shard(0)         Shard(0)         Partial(): the sum over all shards, once it is needed
+===================  ===============  ===============  =====================================================
+
+Nothing is gathered in these; other placements are first brought to one of them by DTensor. Each shard has the bits that
+it has without sharding, but for a Partial gradient, whose parts the process group adds up in an order of its own.
+
+The API that this rests on, :func:`torch.distributed.tensor.experimental.register_sharding`, is experimental in PyTorch.
+No other part of roipool depends on it.
+"""
+
+from typing import Any
+
+import torch
+from torch.distributed.tensor import Partial, Replicate, Shard
+from torch.distributed.tensor.experimental import register_sharding
+
+ops = torch.ops.roipool
+
+# Placements of the outputs, and of the arguments: None for those that are no tensors.
+Placements = list[Any]
+Rule = tuple[Placements, Placements]
+
+
+@register_sharding(ops.roi_pool.default)
+def _roi_pool(*_: Any) -> list[Rule]:
+    return _forward_rules(num_outputs=1)
+
+
+@register_sharding(ops.roi_pool_with_argmax.default)
+def _roi_pool_with_argmax(*_: Any) -> list[Rule]:
+    return _forward_rules(num_outputs=2)
+
+
+def _forward_rules(num_outputs: int) -> list[Rule]:
+    sizes_and_scale = [None, None, None]
+    return [
+        ([Replicate()] * num_outputs, [Replicate(), Replicate(), *sizes_and_scale]),
+        ([Shard(1)] * num_outputs, [Shard(1), Replicate(), *sizes_and_scale]),
+        ([Shard(0)] * num_outputs, [Replicate(), Shard(0), *sizes_and_scale]),
+    ]
+
+
+@register_sharding(ops.roi_pool_backward.default)
+def _roi_pool_backward(*_: Any) -> list[Rule]:
+    sizes = [None, None, None]
+    return [
+        ([Replicate()], [Replicate(), Replicate(), Replicate(), *sizes]),
+        ([Shard(1)], [Shard(1), Replicate(), Shard(1), *sizes]),
+        ([Partial()], [Shard(0), Shard(0), Shard(0), *sizes]),
+    ]
+
+
+@register_sharding(ops.roi_pool_gather.default)
+def _roi_pool_gather(*_: Any) -> list[Rule]:
+    return [
+        ([Replicate()], [Replicate(), Replicate(), Replicate()]),
+        ([Shard(1)], [Shard(1), Replicate(), Shard(1)]),
+        ([Shard(0)], [Replicate(), Shard(0), Shard(0)]),
+    ]
