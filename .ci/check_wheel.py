@@ -17,11 +17,14 @@ FILES = {
     "roipool/_C_cuda.so",
     "roipool/_library.py",
     "roipool/autograd.py",
+    "roipool/distributed.py",
     "roipool/functional.py",
     "roipool/modules.py",
     "roipool/mxnet.py",
+    "roipool/onnx.py",
     "roipool/py.typed",
     "roipool/reference.py",
+    "roipool/vmap.py",
 }
 METADATA = {"LICENSE", "METADATA", "RECORD", "WHEEL", "top_level.txt"}
 
