@@ -242,7 +242,8 @@ cudaError_t run(const cudaLaunchConfig_t& config, size_t most_shared_bytes, cons
   const unsigned num_threads = config.blockDim.x;
   const size_t shared_bytes = config.dynamicSmemBytes;
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffff || grid.y > 0xffff || grid.z > 0xffff ||
-      num_threads == 0 || num_threads > 1024 || shared_bytes > most_shared_bytes) {
+      num_threads == 0 || num_threads > 1024 || shared_bytes > most_shared_bytes ||
+      shared_bytes > static_cast<size_t>(device.shared_bytes_per_block)) {
     return cudaErrorInvalidValue;
   }
   // The kernels take turns where there are more blocks than a grid holds: a small grid shows that they do.
