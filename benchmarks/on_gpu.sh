@@ -33,7 +33,7 @@ step() {  # NAME SECONDS COMMAND...
 compare() {  # NAME ARGUMENTS...
   local name=$1
   shift
-  step "$name" 60 "$python" benchmarks/run.py --device cuda --peers torchvision \
+  step "$name" 50 "$python" benchmarks/run.py --device cuda --peers torchvision \
     --json "$out/$name.json" --plot "$out/$name.png" "$@"
 }
 
@@ -53,8 +53,11 @@ export FORCE_CUDA=1 ROIPOOL_REQUIRE_CUDA=1 PYTHONPATH=$PWD
 
 step build 120 "$python" setup.py build_ext --inplace
 step machine 30 bash -c machine
-step tests 180 "$python" -m pytest -q -m "large or not large" \
-  -k "cuda and not cuda_host and not compute_sanitizer" --durations=10
+# The kernels first, the compiler's slow tests last, should the time run out.
+step tests 240 "$python" -m pytest -q -m "large or not large" \
+  -k "cuda and not cuda_host and not compute_sanitizer" --durations=10 \
+  tests/test_cuda.py tests/test_roi_pool_kernel.py tests/test_golden.py tests/test_autograd.py tests/test_[d-z]*.py \
+  tests/test_compile.py
 compare cuda_float32 --workload fpn vgg --rounds 7
 compare cuda_layouts --workload fpn --layout contiguous channels_last --dtype float32 bfloat16 --rounds 5
 compare cuda_more --workload few dense pixels huge --mode inference forward_backward --rounds 5

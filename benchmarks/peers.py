@@ -10,15 +10,15 @@ from workloads import Part
 
 import roipool
 
-Pool = Callable[[Part, tuple[int, int]], Tensor]
+Pool = Callable[..., Tensor]  # (part, output_size, out=None)
 
 
 class Unable(Exception):
     """This peer has no such thing: a dtype, a derivative."""
 
 
-def pool_roipool(part: Part, output_size: tuple[int, int]) -> Tensor:
-    return roipool.roi_pool(part.input, part.rois, output_size, part.spatial_scale)
+def pool_roipool(part: Part, output_size: tuple[int, int], out: Tensor | None = None) -> Tensor:
+    return roipool.roi_pool(part.input, part.rois, output_size, part.spatial_scale, out=out)
 
 
 def make_torchvision() -> Pool:
@@ -57,7 +57,8 @@ def make_openvino() -> Pool:
 
     compiled: dict[int, object] = {}
 
-    def pool(part: Part, output_size: tuple[int, int]) -> Tensor:
+    def pool_openvino(part: Part, output_size: tuple[int, int], out: Tensor | None = None) -> Tensor:
+        # `out` or not: it always keeps the memory of its output
         _cpu_float32_inference_only(part)
         if id(part) not in compiled:
             input, rois = (opset2.parameter(list(t.shape), np.float32) for t in [part.input, part.rois])
@@ -69,7 +70,7 @@ def make_openvino() -> Pool:
         result = request.infer([part.input.numpy(), part.rois.numpy()], share_inputs=True, share_outputs=True)
         return torch.from_numpy(result[0])
 
-    return pool
+    return pool_openvino
 
 
 def make_onnxruntime() -> Pool:
@@ -94,6 +95,9 @@ def make_onnxruntime() -> Pool:
 
     return pool
 
+
+# Those that can write to memory that is kept, by the names of their functions.
+KEEP_OUTPUTS = {"pool_roipool", "pool_openvino"}
 
 PEERS: dict[str, Callable[[], Pool]] = {
     "roipool": lambda: pool_roipool,

@@ -10,7 +10,7 @@ On CUDA a figure is the mean of some calls in a row, in eager mode, so that laun
 
 Results and gradients live in fresh memory, as they do for users; how much of the time that is depends on the allocator:
 run under THP_MEM_ALLOC_ENABLE=1 (huge pages) and without. MXNet is timed right after the others, in a process of its
-own (--mxnet-python).
+own (--mxnet-python). The mode inference_out is inference into memory that is kept (out=), for those that can.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peers import PEERS, Pool, Unable, available
+from peers import KEEP_OUTPUTS, PEERS, Pool, Unable, available
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -43,7 +43,7 @@ DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
-MODES = ["inference", "forward", "backward", "forward_backward"]
+MODES = ["inference", "inference_out", "forward", "backward", "forward_backward"]
 
 Call = Callable[[], list[Tensor]]
 
@@ -57,6 +57,17 @@ def make_call(mode: str, pool: Pool, parts: list[Part], output_size: tuple[int, 
                 return [pool(part, output_size) for part in parts]
 
         return inference
+    if mode == "inference_out":
+        if pool.__name__ not in KEEP_OUTPUTS:
+            raise Unable
+        with torch.no_grad():
+            outs = [pool(part, output_size).clone() for part in parts]
+
+        def inference_out() -> list[Tensor]:
+            with torch.no_grad():
+                return [pool(part, output_size, out=out) for part, out in zip(parts, outs, strict=True)]
+
+        return inference_out
 
     parts = [Part(part.input.detach().requires_grad_(), part.rois, part.spatial_scale) for part in parts]
     inputs = [part.input for part in parts]
@@ -84,6 +95,7 @@ def bytes_moved(mode: str, parts: list[Part], output_size: tuple[int, int]) -> i
         backward = output + argmax + part.input.nbytes
         total += {
             "inference": inference,
+            "inference_out": inference,
             "forward": forward,
             "backward": backward,
             "forward_backward": forward + backward,
@@ -182,7 +194,7 @@ def measure(
         for name, timer in timers.items():
             times[name].append(timer.timeit(calls_in_a_row).mean)
 
-    if mxnet_python and device == "cpu" and layout == "contiguous" and dtype != "bfloat16":
+    if mxnet_python and mode != "inference_out" and device == "cpu" and layout == "contiguous" and dtype != "bfloat16":
         times["mxnet"], outputs = time_mxnet(mxnet_python, workload, dtype, mode, parts, rounds)
         reference = make_call("inference", pools["roipool"], parts, workload.output_size)()
         equal["mxnet"] = share_of_same_bits(outputs, reference)
