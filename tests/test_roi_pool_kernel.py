@@ -227,6 +227,23 @@ def test_large_maps(backend, layout, dtype):
     check_against_reference(backend, x, rois, (3, 3), 1.0)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.parametrize("kind", ["distinct", "positive ties", "ties", "special"])
+@pytest.mark.parametrize("shape", [(1, 20, 75, 31), (3, 150, 41, 20)])  # few blocks for all threads, and many
+def test_bins_of_many_rows(backend, shape, kind, layout, dtype):
+    """Inference takes maxima of several rows at a time, where the bins have as many and the order does not matter."""
+    x = features(shape, dtype, seed=0, kind=kind.removeprefix("positive "))
+    x = layout(x.abs() if kind == "positive ties" else x).to(backend.device)
+    n, _, h, w = shape
+    rois = random_rois(100, n, h, w, seed=0)
+    rois[:, 4] = rois[:, 4].clamp(min=0.6 * h)  # tall ones, beside those that the map cuts off
+    rois[::10, 4] = rois[::10, 2] + 3
+    for output_size in [(2, 3), (1, 1), (5, 2)]:
+        expected = reference.roi_pool(x.cpu(), rois, output_size)
+        assert_same_bits(backend.ops.roi_pool(x, rois.to(backend.device), *output_size, 1.0), expected)
+
+
 # ---- The same bits whatever the circumstances.
 
 

@@ -55,6 +55,12 @@ struct Planes {
   int64_t position_stride;  // one is 1
 };
 
+// What is known of the values of a block.
+struct Contents {
+  bool plain;      // nothing (a NaN; for half precision, a negative zero too) asks for more than comparing lanes
+  bool orderless;  // and there is no negative zero: a maximum has the same bits in whatever order it is taken
+};
+
 template <typename Kind>
 struct InnerLoops {
   using lane_t = typename Kind::lane_t;
@@ -68,13 +74,18 @@ struct InnerLoops {
     return (channels + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
   }
 
-  // Packs at most kBlockChannels channels, and fills up to padded(channels). Returns whether they are plain: whether
-  // nothing among them (a NaN; for half precision, a negative zero too) asks for more than comparing lanes.
-  bool (*pack)(const lane_t* map, const Planes& planes, lane_t* block);
+  // Packs at most kBlockChannels channels, and fills up to padded(channels).
+  Contents (*pack)(const lane_t* map, const Planes& planes, lane_t* block);
 
-  // Pools the bins of one region. cells may be null; in an empty bin, values and cells are 0.
-  void (*pool)(const lane_t* block, bool plain, int64_t channels, int64_t width, const Window* rows, int64_t num_rows,
-               const Window* columns, int64_t num_columns, lane_t* values, cell_t* cells);
+  // In columns first .. last-1 of an orderless block, each row becomes the maximum of `reach` rows, itself and those
+  // below. It is that of reach / 2 rows before; reach is a power of two. The last reach - 1 rows are of no more use.
+  void (*raise)(lane_t* block, int64_t channels, int64_t height, int64_t width, int64_t reach, int64_t first,
+                int64_t last);
+
+  // Pools the bins of one region. cells may be null; in an empty bin, values and cells are 0. A row of the block stands
+  // for `reach` rows, of which the bins have at least as many, or none; 1 where cells are asked for.
+  void (*pool)(const lane_t* block, bool plain, int64_t channels, int64_t width, int64_t reach, const Window* rows,
+               int64_t num_rows, const Window* columns, int64_t num_columns, lane_t* values, cell_t* cells);
 
   void (*unpack_values)(const lane_t* values, const Planes& planes, lane_t* output);
 

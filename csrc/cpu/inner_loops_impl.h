@@ -88,6 +88,18 @@ ROIPOOL_INLINE auto is_special(V lanes) {
   }
 }
 
+// The lanes that compare equal to others of different bits.
+template <typename Kind, typename V>
+ROIPOOL_INLINE auto is_negative_zero(V lanes) {
+  if constexpr (sizeof(typename Kind::lane_t) == 2) {
+    return lanes == -1;
+  } else {
+    Vector<typename Kind::cell_t, kLanes<typename Kind::lane_t>> bits;
+    __builtin_memcpy(&bits, &lanes, sizeof bits);
+    return (lanes == 0) & (bits < 0);
+  }
+}
+
 // Whether a value replaces the best so far: it is greater, or NaN.
 template <typename Kind, bool kPlain, typename V>
 ROIPOOL_INLINE auto replaces(V value, V best) {
@@ -154,12 +166,13 @@ ROIPOOL_INLINE void transpose_square(const T* from, int64_t from_stride, T* to, 
 // ---- Pack.
 
 template <typename Kind>
-bool pack(const typename Kind::lane_t* map, const Planes& planes, typename Kind::lane_t* block) {
+Contents pack(const typename Kind::lane_t* map, const Planes& planes, typename Kind::lane_t* block) {
   using lane_t = typename Kind::lane_t;
   constexpr int64_t kCount = kLanes<lane_t>;
   const int64_t pitch = InnerLoops<Kind>::padded(planes.channels);
   using V = Vector<lane_t, kCount>;
   decltype(is_special<Kind>(V{})) special{};
+  decltype(is_negative_zero<Kind>(V{})) negative_zero{};
 
   if (planes.channel_stride == 1) {
     for (int64_t cell = 0; cell < planes.positions; ++cell) {
@@ -173,6 +186,7 @@ bool pack(const typename Kind::lane_t* map, const Planes& planes, typename Kind:
       for (int64_t c = 0; c < pitch; c += kCount) {
         const V lanes = swap_order<Kind>(load<V>(from + c));
         special |= is_special<Kind>(lanes);
+        negative_zero |= is_negative_zero<Kind>(lanes);
         store(lanes, block + cell * pitch + c);
       }
     }
@@ -196,6 +210,7 @@ bool pack(const typename Kind::lane_t* map, const Planes& planes, typename Kind:
           }
           rows[i] = swap_order<Kind>(rows[i]);
           special |= is_special<Kind>(rows[i]);
+          negative_zero |= is_negative_zero<Kind>(rows[i]);
         }
         transpose(rows);
         ROIPOOL_UNROLL
@@ -207,19 +222,37 @@ bool pack(const typename Kind::lane_t* map, const Planes& planes, typename Kind:
       }
     }
   }
-  bool plain = true;
+  Contents contents{true, true};
   for (int64_t i = 0; i < kCount; ++i) {
-    plain &= special[i] == 0;
+    contents.plain &= special[i] == 0;
+    contents.orderless &= special[i] == 0 && negative_zero[i] == 0;
   }
-  return plain;
+  return contents;
+}
+
+template <typename Kind>
+void raise(typename Kind::lane_t* block, int64_t channels, int64_t height, int64_t width, int64_t reach, int64_t first,
+           int64_t last) {
+  constexpr int64_t kCount = kLanes<typename Kind::lane_t>;
+  using V = Vector<typename Kind::lane_t, kCount>;
+  const int64_t pitch = InnerLoops<Kind>::padded(channels);
+  const int64_t below = reach / 2 * width * pitch;
+  for (int64_t y = 0; y + reach <= height; ++y) {  // downwards: what is read below is not yet raised
+    typename Kind::lane_t* row = block + y * width * pitch;
+    for (int64_t i = first * pitch; i < last * pitch; i += kCount) {
+      const V upper = load<V>(row + i);
+      const V lower = load<V>(row + below + i);
+      store(lower > upper ? lower : upper, row + i);
+    }
+  }
 }
 
 // ---- Pool.
 
 // Pools kStrip adjacent vectors of a block: the best values, and their cells, stay in registers over a whole bin.
 template <typename Kind, bool kPlain, bool kCells, int64_t kStrip>
-void pool_strip(const typename Kind::lane_t* block, int64_t pitch, int64_t width, const Window* rows, int64_t num_rows,
-                const Window* columns, int64_t num_columns, typename Kind::lane_t* values,
+void pool_strip(const typename Kind::lane_t* block, int64_t pitch, int64_t width, int64_t reach, const Window* rows,
+                int64_t num_rows, const Window* columns, int64_t num_columns, typename Kind::lane_t* values,
                 typename Kind::cell_t* cells) {
   using lane_t = typename Kind::lane_t;
   using cell_t = typename Kind::cell_t;
@@ -240,7 +273,9 @@ void pool_strip(const typename Kind::lane_t* block, int64_t pitch, int64_t width
         }
         const int64_t pool_height = rows[p].hi - rows[p].lo;
         const int64_t pool_width = columns[q].hi - columns[q].lo;
-        for (int64_t y = 0; y < pool_height; ++y) {
+        // Steps of `reach` rows; the last is shorter, so that it ends where the bin does.
+        for (int64_t step = 0; step < pool_height; step += reach) {
+          const int64_t y = min(step, pool_height - reach);
           for (int64_t cell = y * width; cell < y * width + pool_width; ++cell) {
             ROIPOOL_UNROLL
             for (int64_t v = 0; v < kStrip; ++v) {
@@ -267,7 +302,7 @@ void pool_strip(const typename Kind::lane_t* block, int64_t pitch, int64_t width
 }
 
 template <typename Kind, bool kPlain, bool kCells>
-void pool_strips(const typename Kind::lane_t* block, int64_t channels, int64_t width, const Window* rows,
+void pool_strips(const typename Kind::lane_t* block, int64_t channels, int64_t width, int64_t reach, const Window* rows,
                  int64_t num_rows, const Window* columns, int64_t num_columns, typename Kind::lane_t* values,
                  typename Kind::cell_t* cells) {
   constexpr int64_t kCount = kLanes<typename Kind::lane_t>;
@@ -277,18 +312,19 @@ void pool_strips(const typename Kind::lane_t* block, int64_t channels, int64_t w
     const auto strip = vectors >= 4   ? pool_strip<Kind, kPlain, kCells, 4>
                        : vectors >= 2 ? pool_strip<Kind, kPlain, kCells, 2>
                                       : pool_strip<Kind, kPlain, kCells, 1>;
-    strip(block + c, pitch, width, rows, num_rows, columns, num_columns, values + c, kCells ? cells + c : nullptr);
+    strip(block + c, pitch, width, reach, rows, num_rows, columns, num_columns, values + c,
+          kCells ? cells + c : nullptr);
     c += kCount * (vectors >= 4 ? 4 : vectors >= 2 ? 2 : 1);
   }
 }
 
 template <typename Kind>
-void pool(const typename Kind::lane_t* block, bool plain, int64_t channels, int64_t width, const Window* rows,
-          int64_t num_rows, const Window* columns, int64_t num_columns, typename Kind::lane_t* values,
-          typename Kind::cell_t* cells) {
+void pool(const typename Kind::lane_t* block, bool plain, int64_t channels, int64_t width, int64_t reach,
+          const Window* rows, int64_t num_rows, const Window* columns, int64_t num_columns,
+          typename Kind::lane_t* values, typename Kind::cell_t* cells) {
   const auto strips = plain ? (cells == nullptr ? pool_strips<Kind, true, false> : pool_strips<Kind, true, true>)
                             : (cells == nullptr ? pool_strips<Kind, false, false> : pool_strips<Kind, false, true>);
-  strips(block, channels, width, rows, num_rows, columns, num_columns, values, cells);
+  strips(block, channels, width, reach, rows, num_rows, columns, num_columns, values, cells);
 }
 
 // ---- Unpack.
@@ -557,7 +593,8 @@ template <typename Kind>
 constexpr RowLoops<Kind> kRowLoopsOfKind = {is_plain_plane<Kind>, pool_plane<Kind>};
 
 template <typename Kind>
-constexpr InnerLoops<Kind> kInnerLoopsOfKind = {pack<Kind>, pool<Kind>, unpack_values<Kind>, unpack_cells<Kind>};
+constexpr InnerLoops<Kind> kInnerLoopsOfKind = {pack<Kind>, raise<Kind>, pool<Kind>, unpack_values<Kind>,
+                                                unpack_cells<Kind>};
 
 }  // namespace
 

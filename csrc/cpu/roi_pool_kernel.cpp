@@ -70,6 +70,17 @@ class Bins {
   // The largest number that a cell of a bin has, counted from the bin's first cell along the rows of the map.
   int64_t span() const { return (longest(rows_) - 1) * problem_.maps.width + longest(columns_) - 1; }
 
+  // The rows of the lowest bin that is not empty; 0 if all are.
+  int64_t least_height() const {
+    int64_t least = 0;
+    for (const Window row : rows_) {
+      if (!row.empty()) {
+        least = least == 0 ? row.hi - row.lo : std::min<int64_t>(least, row.hi - row.lo);
+      }
+    }
+    return least;
+  }
+
   // The cells of all bins together, counted once for each bin that they are in.
   int64_t num_visits() const { return sum(rows_) * sum(columns_); }
 
@@ -299,7 +310,13 @@ class BlockForward {
         output_(output),
         argmax_(argmax),
         num_blocks_(divide_up(problem.channels, kBlock)),
-        block_size_(problem.maps.num_cells() * Loops::padded(std::min(kBlock, problem.channels))) {}
+        block_size_(problem.maps.num_cells() * Loops::padded(std::min(kBlock, problem.channels))),
+        reach_(problem.num_rois, 1),
+        most_reach_(problem.maps.num_images, 1) {
+    if (argmax == nullptr) {
+      find_reaches();
+    }
+  }
 
   void run() const {
     if (problem_.maps.num_images * num_blocks_ >= 2 * torch::stable::get_num_threads()) {
@@ -319,7 +336,7 @@ class BlockForward {
   // A block of one image, packed.
   struct Packed {
     lane_t* lanes;
-    bool plain;  // see InnerLoops::pack
+    Contents contents;
   };
 
   // What a thread works with.
@@ -337,6 +354,52 @@ class BlockForward {
     Staging staging;
   };
 
+  // Where no argmax is asked for, a row of a block may stand for several: bins of two rows and more are pooled from
+  // maxima of two rows, and so on by powers of two. The block is raised from one to the next in place, once those
+  // regions are pooled that are too low for it. That takes as long as visiting its cells a few times.
+  void find_reaches() {
+    constexpr int64_t kMostReach = 16;
+    constexpr int64_t kVisitsToRaise = 4;  // of each cell
+    const int64_t num_rois = problem_.num_rois;
+    std::vector<int64_t> visits_of(num_rois, 0);
+    parallel_for(0, num_rois, grain_of(problem_.num_bins()), [&](int64_t begin, int64_t end) {
+      Bins bins(problem_);
+      for (int64_t k = begin; k < end; ++k) {
+        if (bins.locate(k) >= 0) {
+          visits_of[k] = bins.num_visits();
+          while (reach_[k] < kMostReach && 2 * reach_[k] <= bins.least_height()) {
+            reach_[k] *= 2;
+          }
+        }
+      }
+    });
+    std::vector<int64_t> visits(problem_.maps.num_images * (kMostReach + 1), 0);  // of regions of that reach and more
+    for (int64_t k = 0; k < num_rois; ++k) {
+      for (int64_t reach = 2; reach <= reach_[k]; reach *= 2) {
+        visits[problem_.image_of_region(k) * (kMostReach + 1) + reach] += visits_of[k];
+      }
+    }
+    for (int64_t image = 0; image < problem_.maps.num_images; ++image) {
+      int64_t& most = most_reach_[image];
+      const auto saved = [&](int64_t reach) { return visits[image * (kMostReach + 1) + reach] / reach; };
+      while (most < kMostReach && saved(2 * most) >= kVisitsToRaise * problem_.maps.num_cells()) {
+        most *= 2;
+      }
+    }
+  }
+
+  // The reach that a region of an image is pooled at.
+  int64_t reach_of(int64_t k, int64_t image, const Packed& packed) const {
+    return packed.contents.orderless ? std::min(reach_[k], most_reach_[image]) : 1;
+  }
+
+  void raise(const Packed& packed, int64_t block, int64_t reach, int64_t first_column, int64_t last_column) const {
+    if (packed.contents.orderless) {
+      loops_.raise(packed.lanes, channels_of(block), problem_.maps.height, problem_.maps.width, reach, first_column,
+                   last_column);
+    }
+  }
+
   // A thread packs a block and pools all regions of its image from it: the block never leaves its cache, and no more
   // than one for each thread takes memory.
   void run_by_blocks() const {
@@ -349,7 +412,12 @@ class BlockForward {
         const int64_t image = i % num_images;
         const int64_t block = i / num_images;
         if (regions.begin(image) != regions.end(image)) {
-          pool(worker, regions, image, block, pack(image, block, lanes.get()));
+          const Packed packed = pack(image, block, lanes.get());
+          pool(worker, regions, image, block, packed, 1);
+          for (int64_t reach = 2; reach <= most_reach_[image]; reach *= 2) {
+            raise(packed, block, reach, 0, problem_.maps.width);
+            pool(worker, regions, image, block, packed, reach);
+          }
         }
       }
     });
@@ -360,10 +428,8 @@ class BlockForward {
   // all that lie in one image for one block after the other. Where a thread would get so few regions that fetching the
   // block is most of the work, blocks are shared out, too.
   void run_by_regions() const {
-    constexpr int64_t kRegionsWorthABlock = 64;
     const int64_t num_images = problem_.maps.num_images;
-    const int64_t num_rois = problem_.num_rois;
-    const RegionsByImage regions(problem_, 0, num_rois);
+    const RegionsByImage regions(problem_, 0, problem_.num_rois);
     const Scratch<lane_t> lanes(num_images * num_blocks_ * block_size_);
     std::vector<Packed> packed(num_images * num_blocks_);  // block by block, and in it, image by image
     parallel_for(0, num_images * num_blocks_, grain_of(block_size_), [&](int64_t begin, int64_t end) {
@@ -375,6 +441,26 @@ class BlockForward {
       }
     });
 
+    pool_by_regions(packed, 1);
+    const int64_t most_reach = num_images == 0 ? 1 : *std::max_element(most_reach_.begin(), most_reach_.end());
+    for (int64_t reach = 2; reach <= most_reach; reach *= 2) {
+      const int64_t width = problem_.maps.width;
+      parallel_for(0, width, grain_of(block_size_ / width), [&](int64_t first_column, int64_t last_column) {
+        for (int64_t i = 0; i < num_images * num_blocks_; ++i) {
+          if (reach <= most_reach_[i % num_images]) {
+            raise(packed[i], i / num_images, reach, first_column, last_column);
+          }
+        }
+      });
+      pool_by_regions(packed, reach);
+    }
+    clear(regions);
+  }
+
+  void pool_by_regions(const std::vector<Packed>& packed, int64_t reach) const {
+    constexpr int64_t kRegionsWorthABlock = 64;
+    const int64_t num_images = problem_.maps.num_images;
+    const int64_t num_rois = problem_.num_rois;
     const int64_t splits = num_rois >= kRegionsWorthABlock * torch::stable::get_num_threads() ? 1 : num_blocks_;
     const int64_t grain = grain_of(problem_.region_stride / splits);
     parallel_for(0, num_rois * splits, grain, [&](int64_t begin, int64_t end) {
@@ -385,12 +471,11 @@ class BlockForward {
         const RegionsByImage run(problem_, first, last);
         for (int64_t image = 0; image < num_images; ++image) {
           for (int64_t block = split * num_blocks_ / splits; block < (split + 1) * num_blocks_ / splits; ++block) {
-            pool(worker, run, image, block, packed[block * num_images + image]);
+            pool(worker, run, image, block, packed[block * num_images + image], reach);
           }
         }
       }
     });
-    clear(regions);
   }
 
   int64_t channels_of(int64_t block) const { return std::min(kBlock, problem_.channels - block * kBlock); }
@@ -410,13 +495,17 @@ class BlockForward {
     }
   }
 
-  void pool(Worker& worker, const RegionsByImage& regions, int64_t image, int64_t block, const Packed& packed) const {
+  // Pools the regions of one reach from a block that has been raised to it.
+  void pool(Worker& worker, const RegionsByImage& regions, int64_t image, int64_t block, const Packed& packed,
+            int64_t reach) const {
     for (const int64_t* k = regions.begin(image); k != regions.end(image); ++k) {
-      pool_region(worker, image, block, *k, packed);
+      if (reach_of(*k, image, packed) == reach) {
+        pool_region(worker, image, block, *k, packed, reach);
+      }
     }
   }
 
-  void pool_region(Worker& worker, int64_t image, int64_t block, int64_t k, const Packed& packed) const {
+  void pool_region(Worker& worker, int64_t image, int64_t block, int64_t k, const Packed& packed, int64_t reach) const {
     Bins& bins = worker.bins;
     const bool located = bins.locate(k) >= 0;  // else it lies in the image, but nowhere: a coordinate is not finite
     if (!located || bins.span() > std::numeric_limits<cell_t>::max()) {
@@ -431,7 +520,7 @@ class BlockForward {
     }
     const Planes planes = {channels_of(block), problem_.num_bins(), problem_.channel_stride, problem_.bin_stride};
     const int64_t to = k * problem_.region_stride + block * kBlock * problem_.channel_stride;
-    loops_.pool(packed.lanes, packed.plain, planes.channels, problem_.maps.width, bins.rows().data(),
+    loops_.pool(packed.lanes, packed.contents.plain, planes.channels, problem_.maps.width, reach, bins.rows().data(),
                 problem_.pooled_height, bins.columns().data(), problem_.pooled_width, worker.values.get(),
                 argmax_ == nullptr ? nullptr : worker.cells.get());
     worker.staging.write(planes, reinterpret_cast<lane_t*>(output_) + to,
@@ -450,6 +539,8 @@ class BlockForward {
   const Loops& loops_ = inner_loops_of(scalar_t());
   const int64_t num_blocks_;
   const int64_t block_size_;
+  std::vector<int64_t> reach_;       // [K], rows of the map that a row of the block may stand for
+  std::vector<int64_t> most_reach_;  // [N], that it pays to raise the blocks of an image to
 };
 
 inline const RowLoops<Float32Lanes>& row_loops_of(float) { return cpu_capability().loops->float32_rows; }
