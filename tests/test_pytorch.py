@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from processes import pool_in_process
 from support import DTYPES, assert_same_bits, features, random_rois
 from torch import multiprocessing
 from torch.utils.checkpoint import checkpoint
@@ -155,14 +156,6 @@ def test_subclass_of_tensor(device):
 
 
 # ---- Other processes.
-
-
-def pool_in_process(queue, x, rois, pool):
-    torch.set_num_threads(1)
-    x = x.clone().requires_grad_()
-    output = pool(x, rois)
-    output.sum().backward()
-    queue.put((output.detach().numpy(), x.grad.numpy()))
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
