@@ -12,6 +12,7 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -93,16 +94,27 @@ inline std::string name_of_shape(const Sizes& sizes) {
   return text.str();
 }
 
+template <typename Sizes>
+inline bool has_sizes(const Tensor& tensor, const Sizes& sizes) {
+  return tensor.sizes().size() == sizes.size() && std::equal(sizes.begin(), sizes.end(), tensor.sizes().begin());
+}
+
 // ---- Checks. std::invalid_argument reaches Python as ValueError; STD_TORCH_CHECK would put file and line in front.
 
 template <typename... Parts>
-inline void check(bool condition, const Parts&... parts) {
-  if (!condition) {
-    std::ostringstream message;
-    (message << ... << parts);
-    throw std::invalid_argument(message.str());
-  }
+[[noreturn]] void refuse(const Parts&... parts) {
+  std::ostringstream message;
+  (message << ... << parts);
+  throw std::invalid_argument(message.str());
 }
+
+// A macro, so that the parts of a message are put together only where there is one.
+#define ROIPOOL_CHECK(condition, ...) \
+  do {                                \
+    if (!(condition)) {               \
+      refuse(__VA_ARGS__);            \
+    }                                 \
+  } while (false)
 
 inline bool is_feature_dtype(ScalarType dtype) {
   return dtype == ScalarType::Half || dtype == ScalarType::BFloat16 || dtype == ScalarType::Float ||
@@ -110,59 +122,61 @@ inline bool is_feature_dtype(ScalarType dtype) {
 }
 
 inline void check_features(const Tensor& tensor, const char* name, const char* dimensions) {
-  check(tensor.dim() == 4, name, " must be a 4-D tensor ", dimensions, ", got shape ", name_of_shape(tensor.sizes()));
-  check(is_feature_dtype(tensor.scalar_type()), name, " must be float16, bfloat16, float32 or float64, got ",
-        name_of(tensor.scalar_type()));
+  ROIPOOL_CHECK(tensor.dim() == 4, name, " must be a 4-D tensor ", dimensions, ", got shape ",
+                name_of_shape(tensor.sizes()));
+  ROIPOOL_CHECK(is_feature_dtype(tensor.scalar_type()), name, " must be float16, bfloat16, float32 or float64, got ",
+                name_of(tensor.scalar_type()));
 }
 
 inline void check_map_size(const char* name, int64_t height, int64_t width) {
-  check(height == 0 || width <= INT32_MAX / height, name, " must have at most 2147483647 cells in a plane (H*W), got ",
-        height, " x ", width);
+  ROIPOOL_CHECK(height == 0 || width <= INT32_MAX / height, name,
+                " must have at most 2147483647 cells in a plane (H*W), got ", height, " x ", width);
 }
 
 inline void check_same_device(const Tensor& tensor, const char* name, const Tensor& other, const char* other_name) {
-  check(tensor.device() == other.device(), name, " must be on the device of ", other_name, " (",
-        name_of(other.device()), "), got ", name_of(tensor.device()));
+  ROIPOOL_CHECK(tensor.device() == other.device(), name, " must be on the device of ", other_name, " (",
+                name_of(other.device()), "), got ", name_of(tensor.device()));
 }
 
 inline void check_same_shape(const Tensor& tensor, const char* name, const Tensor& other, const char* other_name) {
-  const std::string shape = name_of_shape(tensor.sizes());
-  const std::string other_shape = name_of_shape(other.sizes());
-  check(shape == other_shape, name, " must have the shape of ", other_name, " ", other_shape, ", got shape ", shape);
+  ROIPOOL_CHECK(has_sizes(tensor, other.sizes()), name, " must have the shape of ", other_name, " ",
+                name_of_shape(other.sizes()), ", got shape ", name_of_shape(tensor.sizes()));
 }
 
 inline void check_rois(const Tensor& rois, const Tensor& other, const char* other_name) {
-  check(rois.dim() == 2 && rois.size(1) == 5,
-        "rois must have shape (K, 5), rows [batch_index, x1, y1, x2, y2], got shape ", name_of_shape(rois.sizes()));
+  ROIPOOL_CHECK(rois.dim() == 2 && rois.size(1) == 5,
+                "rois must have shape (K, 5), rows [batch_index, x1, y1, x2, y2], got shape ",
+                name_of_shape(rois.sizes()));
   const ScalarType dtype = rois.scalar_type();
-  check(is_feature_dtype(dtype) || dtype == ScalarType::Int || dtype == ScalarType::Long,
-        "rois must be float16, bfloat16, float32, float64, int32 or int64, got ", name_of(dtype));
+  ROIPOOL_CHECK(is_feature_dtype(dtype) || dtype == ScalarType::Int || dtype == ScalarType::Long,
+                "rois must be float16, bfloat16, float32, float64, int32 or int64, got ", name_of(dtype));
   check_same_device(rois, "rois", other, other_name);
 }
 
 inline void check_output_size(int64_t pooled_height, int64_t pooled_width) {
-  check(pooled_height >= 1 && pooled_width >= 1 && pooled_height <= INT32_MAX && pooled_width <= INT32_MAX,
-        "output_size must be at least 1 (and at most 2147483647) in both dimensions, got (", pooled_height, ", ",
-        pooled_width, ")");
+  ROIPOOL_CHECK(pooled_height >= 1 && pooled_width >= 1 && pooled_height <= INT32_MAX && pooled_width <= INT32_MAX,
+                "output_size must be at least 1 (and at most 2147483647) in both dimensions, got (", pooled_height,
+                ", ", pooled_width, ")");
 }
 
 inline void check_spatial_scale(double spatial_scale) {
-  check(std::isfinite(spatial_scale) && spatial_scale > 0, "spatial_scale must be finite and greater than 0, got ",
-        spatial_scale);
+  ROIPOOL_CHECK(std::isfinite(spatial_scale) && spatial_scale > 0,
+                "spatial_scale must be finite and greater than 0, got ", spatial_scale);
 }
 
 inline void check_argmax(const Tensor& argmax, const Tensor& rois, const Tensor& other, const char* other_name) {
-  check(argmax.dim() == 4 && argmax.size(0) == rois.size(0) && argmax.size(1) == other.size(1),
-        "argmax must have shape (K, C, PH, PW) with K = ", rois.size(0), " as in rois and C = ", other.size(1),
-        " as in ", other_name, ", got shape ", name_of_shape(argmax.sizes()));
-  check(argmax.scalar_type() == ScalarType::Int, "argmax must be int32, got ", name_of(argmax.scalar_type()));
+  ROIPOOL_CHECK(argmax.dim() == 4 && argmax.size(0) == rois.size(0) && argmax.size(1) == other.size(1),
+                "argmax must have shape (K, C, PH, PW) with K = ", rois.size(0), " as in rois and C = ", other.size(1),
+                " as in ", other_name, ", got shape ", name_of_shape(argmax.sizes()));
+  ROIPOOL_CHECK(argmax.scalar_type() == ScalarType::Int, "argmax must be int32, got ", name_of(argmax.scalar_type()));
   check_same_device(argmax, "argmax", other, other_name);
 }
 
 // ---- Memory formats.
 
 // Tensor.suggest_memory_format() of ATen, which the stable ABI does not have: channels_last where the strides descend
-// in the order N, H, W, C. A tensor that qualifies for both formats (C = 1, say) counts as contiguous.
+// in the order N, H, W, C. A tensor that qualifies for both formats (C = 1, say) counts as contiguous. Unlike there, a
+// batch of none has the format that its strides say: the compiler, to which N may be a symbol, decides by them as well.
 inline MemoryFormat memory_format_of(const Tensor& tensor) {
   const auto sizes = tensor.sizes();
   const auto strides = tensor.strides();
@@ -172,7 +186,8 @@ inline MemoryFormat memory_format_of(const Tensor& tensor) {
   }
   for (const int dimension : {1, 3, 2, 0}) {
     const bool batch_of_one_channel = dimension == 0 && least == strides[1];
-    if (sizes[dimension] == 0 || strides[dimension] < least || batch_of_one_channel) {
+    const bool is_empty = dimension != 0 && sizes[dimension] == 0;
+    if (is_empty || strides[dimension] < least || batch_of_one_channel) {
       return MemoryFormat::Contiguous;
     }
     least = strides[dimension] * (sizes[dimension] > 1 ? sizes[dimension] : 1);
@@ -342,15 +357,16 @@ template <typename Kernels>
 Tensor roi_pool_out(const Tensor& input, const Tensor& rois, int64_t pooled_height, int64_t pooled_width,
                     double spatial_scale, const Tensor& out) {
   check_forward(input, rois, pooled_height, pooled_width, spatial_scale);
-  check(out.scalar_type() == input.scalar_type(), "out must be ", name_of(input.scalar_type()), " as input, got ",
-        name_of(out.scalar_type()));
+  ROIPOOL_CHECK(out.scalar_type() == input.scalar_type(), "out must be ", name_of(input.scalar_type()),
+                " as input, got ", name_of(out.scalar_type()));
   check_same_device(out, "out", input, "input");
   for (int64_t i = 0; i < out.dim(); ++i) {
-    check(out.stride(i) != 0 || out.size(i) <= 1, "out must not have elements that share memory: clone() it first");
+    ROIPOOL_CHECK(out.stride(i) != 0 || out.size(i) <= 1,
+                  "out must not have elements that share memory: clone() it first");
   }
 
   const Shape sizes{rois.size(0), input.size(1), pooled_height, pooled_width};
-  const bool fits = name_of_shape(out.sizes()) == name_of_shape(sizes);
+  const bool fits = has_sizes(out, sizes);
   if (fits && is_dense(out, memory_format_of(input)) && !may_overlap(out, input) && !may_overlap(out, rois)) {
     pool<Kernels>(input, rois, pooled_height, pooled_width, spatial_scale, &out, nullptr);
     return out;
@@ -382,8 +398,8 @@ Tensor roi_pool_backward(const Tensor& grad_output, const Tensor& rois, const Te
   check_rois(rois, grad_output, "grad_output");
   check_argmax(argmax, rois, grad_output, "grad_output");
   check_same_shape(grad_output, "grad_output", argmax, "argmax");
-  check(batch_size >= 0 && height >= 0 && width >= 0, "batch_size, height and width must not be negative, got ",
-        batch_size, ", ", height, " and ", width);
+  ROIPOOL_CHECK(batch_size >= 0 && height >= 0 && width >= 0, "batch_size, height and width must not be negative, got ",
+                batch_size, ", ", height, " and ", width);
   check_map_size("grad_input", height, width);
 
   const MemoryFormat format = memory_format_of(argmax);

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
 from torch._prims_common.wrappers import _maybe_resize_out
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 try:
     importlib.import_module("roipool._C")
@@ -45,8 +46,9 @@ def _check_features(tensor: Tensor, name: str, dimensions: str) -> None:
 
 
 def _check_map_size(name: str, height: int, width: int) -> None:
+    # Of sizes that are symbols, the native kernel will judge: a guard would be one more limit on them in an export.
     _check(
-        height * width <= _INT32_MAX,
+        not statically_known_true(height * width > _INT32_MAX),
         lambda: f"{name} must have at most 2147483647 cells in a plane (H*W), got {height} x {width}",
     )
 
@@ -106,6 +108,12 @@ def _check_argmax(argmax: Tensor, rois: Tensor, other: Tensor, other_name: str) 
     _check_same_device(argmax, "argmax", other, other_name)
 
 
+def _memory_format(tensor: Tensor) -> torch.memory_format:
+    """memory_format_of() of csrc/roi_pool_op.h: as PyTorch's, but whatever N is, which may depend on data."""
+    one_image = torch.empty_strided((1, *tensor.shape[1:]), tensor.stride(), device="meta")
+    return suggest_memory_format(one_image)
+
+
 @torch.library.register_fake("roipool::roi_pool")
 def _(input: Tensor, rois: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float) -> Tensor:
     _check_features(input, "input", "(N, C, H, W)")
@@ -114,7 +122,7 @@ def _(input: Tensor, rois: Tensor, pooled_height: int, pooled_width: int, spatia
     _check_output_size(pooled_height, pooled_width)
     _check_spatial_scale(spatial_scale)
     size = (rois.shape[0], input.shape[1], pooled_height, pooled_width)
-    return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=suggest_memory_format(input))
+    return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=_memory_format(input))
 
 
 @torch.library.register_fake("roipool::roi_pool.out")
@@ -155,7 +163,7 @@ def _(grad_output: Tensor, rois: Tensor, argmax: Tensor, batch_size: int, height
     )
     _check_map_size("grad_input", height, width)
     size = (batch_size, argmax.shape[1], height, width)
-    return torch.empty(size, dtype=grad_output.dtype, device=argmax.device, memory_format=suggest_memory_format(argmax))
+    return torch.empty(size, dtype=grad_output.dtype, device=argmax.device, memory_format=_memory_format(argmax))
 
 
 @torch.library.register_fake("roipool::roi_pool_gather")
@@ -164,9 +172,7 @@ def _(input: Tensor, rois: Tensor, argmax: Tensor) -> Tensor:
     _check_map_size("input", input.shape[2], input.shape[3])
     _check_rois(rois, input, "input")
     _check_argmax(argmax, rois, input, "input")
-    return torch.empty(
-        argmax.shape, dtype=input.dtype, device=argmax.device, memory_format=suggest_memory_format(argmax)
-    )
+    return torch.empty(argmax.shape, dtype=input.dtype, device=argmax.device, memory_format=_memory_format(argmax))
 
 
 def _register_autograd() -> torch.library.Library:
@@ -180,6 +186,7 @@ def _register_autograd() -> torch.library.Library:
     }
     for name, kernel in kernels.items():
         library.impl(name, kernel, "Autograd")
+    library.impl("roi_pool.out", autograd.roi_pool_out_in_place, "ADInplaceOrView")
     return library  # the registrations last as long as it does
 
 

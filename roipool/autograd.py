@@ -10,7 +10,9 @@ With g the gather at argmax and s the scatter to argmax (roi_pool_gather and roi
 so the three differentiate one another, to any order. rois get no gradient.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,14 +33,26 @@ def below_autograd(op: Callable[..., Any], *arguments: Any) -> Any:
         return op(*arguments)
 
 
-def forward_of_function(op: Callable[..., Any], *arguments: Any) -> Any:
-    """below_autograd() within the forward of a Function.
+# Under transforms of torch.func, within apply(): whether its caller has reverse and forward mode enabled.
+_caller = threading.local()
 
-    The Function has switched derivatives off for it. But where there is a next transform, it may have one to take.
-    """
+
+@contextmanager
+def modes_of_caller() -> Iterator[None]:
+    """Within a Function, which has switched derivatives off: on again, for the next transform, if they were before."""
+    if not torch._C._are_functorch_transforms_active():
+        yield
+        return
+    grad_enabled, forward_grad_enabled = _caller.modes
+    with torch.set_grad_enabled(grad_enabled), forward_ad._set_fwd_grad_enabled(forward_grad_enabled):
+        yield
+
+
+def forward_of_function(op: Callable[..., Any], *arguments: Any) -> Any:
+    """below_autograd() within the forward of a Function."""
     if not torch._C._are_functorch_transforms_active():
         return below_autograd(op, *arguments)
-    with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+    with modes_of_caller():
         return below_autograd(op, *arguments)
 
 
@@ -71,8 +85,11 @@ class RoIPoolFunction(Function):
         return grad_input, None, None, None, None
 
     @staticmethod
-    def jvp(ctx: Any, input_tangent: Tensor, *_: None) -> tuple[Tensor, None]:
-        return ops.roi_pool_gather.default(input_tangent, *ctx.saved_tensors), None
+    def jvp(ctx: Any, input_tangent: Tensor | None, *_: None) -> tuple[Tensor | None, None]:
+        if input_tangent is None:
+            return None, None
+        with modes_of_caller():
+            return ops.roi_pool_gather.default(input_tangent, *ctx.saved_tensors), None
 
 
 class RoIPoolBackwardFunction(Function):
@@ -97,7 +114,9 @@ class RoIPoolBackwardFunction(Function):
 
     @staticmethod
     def jvp(ctx: Any, grad_output_tangent: Tensor, *_: None) -> Tensor:
-        return ops.roi_pool_backward.default(grad_output_tangent, *ctx.saved_tensors, *ctx.map_size)
+        with modes_of_caller():
+            tangent: Tensor = ops.roi_pool_backward.default(grad_output_tangent, *ctx.saved_tensors, *ctx.map_size)
+            return tangent
 
 
 class RoIPoolGatherFunction(Function):
@@ -122,7 +141,9 @@ class RoIPoolGatherFunction(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_tangent: Tensor, *_: None) -> Tensor:
-        return ops.roi_pool_gather.default(input_tangent, *ctx.saved_tensors)
+        with modes_of_caller():
+            tangent: Tensor = ops.roi_pool_gather.default(input_tangent, *ctx.saved_tensors)
+            return tangent
 
 
 def apply(function: type[Function], *arguments: Any) -> Any:
@@ -135,13 +156,23 @@ def apply(function: type[Function], *arguments: Any) -> Any:
     single_level: Callable[..., Any] = super(Function, function).apply  # type: ignore[misc]
     if not torch._C._are_functorch_transforms_active():
         return single_level(*arguments)
-    with enable_single_level_autograd_function():
-        return single_level(*arguments)
+    before = getattr(_caller, "modes", None)
+    _caller.modes = (torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled())
+    try:
+        with enable_single_level_autograd_function():
+            return single_level(*arguments)
+    finally:
+        _caller.modes = before
 
 
 def call(op: Callable[..., Any], *arguments: Any) -> Any:
     """Calls an operator from a derivative; its native kernel at once, where no further derivative is taken."""
-    if torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+    if (
+        torch.is_grad_enabled()
+        or forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or torch.compiler.is_compiling()  # compiled autograd traces backward passes
+    ):
         return op(*arguments)
     return below_autograd(op, *arguments)
 
@@ -163,21 +194,43 @@ def roi_pool(input: Tensor, *arguments: Any) -> Tensor:
     return output
 
 
-def roi_pool_out(*arguments: Any, out: Tensor) -> Tensor:
-    tensors = [argument for argument in [*arguments, out] if isinstance(argument, Tensor)]
-    if any(_is_differentiated(tensor) for tensor in tensors):
+def refuse_derivatives(*arguments: Any) -> None:
+    """What PyTorch says of functions with out=."""
+    if any(isinstance(argument, Tensor) and _is_differentiated(argument) for argument in arguments):
         raise RuntimeError(
             "roi_pool(): functions with out=... arguments don't support automatic differentiation, "
             "but one of the arguments requires grad."
         )
-    with torch._C._AutoDispatchBelowAutograd():
+
+
+def roi_pool_out(*arguments: Any, out: Tensor) -> Tensor:
+    refuse_derivatives(*arguments, out)
+    with torch._C._AutoDispatchBelowAutograd():  # which leaves the kernel below in
         ops.roi_pool.out(*arguments, out=out)
-    torch.autograd.graph.increment_version(out)
+    return out
+
+
+def roi_pool_out_in_place(*arguments: Any, out: Tensor) -> Tensor:
+    """At the ADInplaceOrView key, which inference mode does not switch off: what is overwritten gets a new version."""
+    if out.is_inference() and not torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "Inplace update to inference tensor outside InferenceMode is not allowed. "
+            "You can make a clone to get a normal tensor before doing inplace update."
+        )
+    in_place = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
+    with torch._C._ExcludeDispatchKeyGuard(in_place):
+        ops.roi_pool.out(*arguments, out=out)
+    if not out.is_inference():
+        torch.autograd.graph.increment_version(out)
     return out
 
 
 def roi_pool_with_argmax(input: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-    return apply(RoIPoolFunction, input, *arguments)
+    if _is_differentiated(input):
+        output, argmax = apply(RoIPoolFunction, input, *arguments)
+    else:
+        output, argmax = below_autograd(ops.roi_pool_with_argmax.default, input, *arguments)
+    return output, argmax
 
 
 def roi_pool_backward(grad_output: Tensor, *arguments: Any) -> Tensor:

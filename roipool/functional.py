@@ -82,7 +82,7 @@ def rois_of(boxes: Any, input: Tensor) -> Tensor:
         raise ValueError(
             f"boxes must hold one tensor (L_i, 4) for each of the {input.shape[0]} images of input, got {len(boxes)}"
         )
-    parts = [torch.empty(0, 5, device=input.device)]
+    parts = []
     for i, image_boxes in enumerate(boxes):
         check_boxes(image_boxes, f"boxes[{i}]", input)
         if image_boxes.ndim != 2 or (knows_sizes and image_boxes.shape[1] != 4):
@@ -92,7 +92,7 @@ def rois_of(boxes: Any, input: Tensor) -> Tensor:
         # Widened before the image's number joins them: float16 cannot hold 2049, nor bfloat16 257.
         wide = image_boxes if image_boxes.dtype == torch.float64 else image_boxes.float()
         parts.append(torch.nn.functional.pad(wide, (1, 0), value=i))
-    return torch.cat(parts)
+    return torch.cat(parts) if parts else torch.empty(0, 5, dtype=torch.float32, device=input.device)
 
 
 @overload
@@ -159,8 +159,9 @@ def roi_pool(
         spatial_scale: feature cells per image pixel, ``1 / stride``; finite and greater than 0.
         return_argmax: also return where each value was found.
         out: a tensor for ``output``, of the dtype and on the device of ``input``. It is resized where it has another
-            shape, with a warning unless it is empty, and is written to without a copy where it has the memory format of
-            ``input``. Not together with ``return_argmax`` or with derivatives.
+            shape, with a warning unless it is empty (not under ``torch.compile``, where it must fit), and is written to
+            without a copy where it has the memory format of ``input``. Not together with ``return_argmax`` or with
+            derivatives.
 
     Returns:
         ``output`` of shape ``(K, C, PH, PW)``, in the dtype and memory format of ``input``. With ``return_argmax``,
@@ -177,7 +178,7 @@ def roi_pool(
             dtype than ``input``, or together with ``return_argmax``.
         RuntimeError: ``out`` is given and a derivative is asked for.
     """
-    tensors = (input, *boxes) if isinstance(boxes, (list, tuple)) else (input, boxes)
+    tensors = (input, *boxes, out) if isinstance(boxes, (list, tuple)) else (input, boxes, out)
     if has_torch_function(tensors):  # subclasses of Tensor, or torch.fx at its tracing
         result: Tensor | tuple[Tensor, Tensor] = handle_torch_function(
             cast(Any, roi_pool), tensors, input, boxes, output_size, spatial_scale, return_argmax=return_argmax, out=out
@@ -208,23 +209,35 @@ def is_plain_call() -> bool:
         torch.compiler.is_compiling()
         or torch._C._get_tracing_state() is not None
         or torch._C._are_functorch_transforms_active()
+        # a handler of __torch_dispatch__, above which autograd is done already
+        or torch._C._dispatch_tls_is_dispatch_key_excluded(torch._C.DispatchKey.AutogradFunctionality)
     )
 
 
 def roi_pool_out(arguments: tuple[Any, ...], out: Tensor) -> Tensor:
+    written: Tensor
     if not torch.compiler.is_compiling():
-        # The operator resizes, too, but its warning would go to stderr instead of to Python.
+        # The operator resizes, too, but its warning would go to stderr instead of to Python. Only what it accepts:
         input, rois, *output_size, _ = arguments
-        fits_but_for_shape = out.dtype == input.dtype and out.device == input.device and not out.requires_grad
-        if fits_but_for_shape and input.ndim == 4 and min(output_size) >= 1:
-            _maybe_resize_out(out, torch.Size([rois.shape[0], input.shape[1], *output_size]))
-        written: Tensor = torch.ops.roipool.roi_pool.out(*arguments, out=out)
+        is_traced = torch._C._get_tracing_state() is not None
+        if not is_traced and input.ndim == 4 and out.shape != (rois.shape[0], input.shape[1], *output_size):
+            autograd.refuse_derivatives(*arguments, out)
+            expected = torch.ops.roipool.roi_pool.default(*(to_meta(argument) for argument in arguments)).shape
+            if out.dtype == input.dtype and out.device == input.device:
+                _maybe_resize_out(out, expected)
+        written = torch.ops.roipool.roi_pool.out(*arguments, out=out)
         return written
     # The compiler takes no operators that return what they have written to, nor tensors that change their shape.
+    autograd.refuse_derivatives(*arguments, out)
     output = torch.ops.roipool.roi_pool.default(*arguments)
-    if out.shape != output.shape or out.dtype != output.dtype:
+    if out.shape != output.shape or out.dtype != output.dtype or out.device != output.device:
         raise ValueError(
-            f"out must be {dtype_name(output.dtype)} of shape {tuple(output.shape)} under torch.compile and in export, "
-            f"got {dtype_name(out.dtype)} of shape {tuple(out.shape)}"
+            f"out must be {dtype_name(output.dtype)} of shape {tuple(output.shape)} on {output.device} under "
+            f"torch.compile and in export, got {dtype_name(out.dtype)} of shape {tuple(out.shape)} on {out.device}"
         )
-    return out.copy_(output)
+    written = out.copy_(output)
+    return written
+
+
+def to_meta(argument: Any) -> Any:
+    return argument.to("meta") if isinstance(argument, Tensor) else argument

@@ -1,5 +1,7 @@
 """Export to ONNX: :func:`roipool.roi_pool` as the standard operator ``MaxRoiPool``.
 
+    import roipool.onnx
+
     table = roipool.onnx.translation_table()
     program = torch.onnx.export(model, arguments, dynamo=True, custom_translation_table=table)
 
@@ -13,7 +15,7 @@ It needs ``onnxscript`` (``pip install 'roipool[onnx]'``).
   float16, coordinates above 2048 px and fractions of pixels may be rounded, of which export warns.
 - ``spatial_scale`` is a float32: beside float64 boxes, export warns where that rounds it.
 - What a bad batch index, a NaN or infinite coordinate or a NaN feature gives is undefined there. ONNX Runtime refuses a
-  batch index out of range, and skips NaN features.
+  batch index out of range, skips NaN features, and gives the lowest number where a bin holds nothing but -inf.
 - There is no argmax and no gradient: ``return_argmax=True`` cannot be exported.
 """
 

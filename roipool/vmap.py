@@ -27,14 +27,24 @@ def fold(tensor: Tensor, dim: int | None, problems: int) -> Tensor:
     return batched.flatten(0, 1)
 
 
-def unfold(tensor: Tensor, problems: int) -> Tensor:
-    return tensor.unflatten(0, (problems, tensor.shape[0] // problems if problems else 0))
+def unfold(tensor: Tensor, problems: int, size: int) -> Tensor:
+    return tensor.unflatten(0, (problems, size))
+
+
+def num_regions(rois: Tensor, dim: int | None) -> int:
+    """K of rois (K, 5) in which dim is mapped besides."""
+    return rois.shape[0] if dim is None else rois.movedim(dim, 0).shape[1]
 
 
 def fold_rois(rois: Tensor, dim: int | None, problems: int, num_images: int) -> Tensor:
     """Rois (B * K, 5) with batch indices into B * num_images images, or -1 where they are none of the num_images."""
     rois = rois.expand(problems, *rois.shape) if dim is None else rois.movedim(dim, 0)
     rois = rois.to(torch.promote_types(rois.dtype, torch.float32))  # float16 cannot count so many images
+    if problems * num_images > 2**24 and rois.dtype == torch.float32:
+        raise ValueError(
+            f"vmap of roi_pool makes one batch of {problems} x {num_images} images, which float32 rois cannot number: "
+            "make them float64, or map fewer at a time (chunk_size)"
+        )
     index = rois[..., 0].trunc()
     first = num_images * torch.arange(problems, device=rois.device)
     index = torch.where((index >= 0) & (index < num_images), index + first[:, None], -1)
@@ -46,7 +56,7 @@ def roi_pool(
 ) -> tuple[Tensor, int]:
     arguments = fold_forward(info.batch_size, in_dims, input, rois)
     output = ops.roi_pool.default(*arguments, pooled_height, pooled_width, spatial_scale)
-    return unfold(output, info.batch_size), 0
+    return unfold(output, info.batch_size, num_regions(rois, in_dims[1])), 0
 
 
 def roi_pool_with_argmax(
@@ -54,7 +64,8 @@ def roi_pool_with_argmax(
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     arguments = fold_forward(info.batch_size, in_dims, input, rois)
     output, argmax = ops.roi_pool_with_argmax.default(*arguments, pooled_height, pooled_width, spatial_scale)
-    return (unfold(output, info.batch_size), unfold(argmax, info.batch_size)), (0, 0)
+    size = num_regions(rois, in_dims[1])
+    return (unfold(output, info.batch_size, size), unfold(argmax, info.batch_size, size)), (0, 0)
 
 
 def fold_forward(problems: int, in_dims: Dims, input: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,4 +102,4 @@ def roi_pool_gather(info: Any, in_dims: Dims, input: Tensor, rois: Tensor, argma
     problems = info.batch_size
     folded = fold_forward(problems, in_dims, input, rois)
     output = ops.roi_pool_gather.default(*folded, fold(argmax, in_dims[2], problems))
-    return unfold(output, problems), 0
+    return unfold(output, problems, num_regions(rois, in_dims[1])), 0

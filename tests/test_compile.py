@@ -104,6 +104,36 @@ def test_sizes_that_change_recompile_once_without_being_told(device):
     assert counter.frame_count == 2
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_no_region_left_over(device, backend):
+    """A number of regions that depends on data, and turns out to be 0: the strides that the compiler counts on."""
+    x, rois = inputs(3, 11, 20, 22, device, layout=channels_last)
+
+    def pool(x, rois, chosen):
+        return roipool.roi_pool(x, rois[chosen], 2, 0.5) * 2
+
+    compiled = torch.compile(pool, backend=backend, fullgraph=True)
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        for count in [11, 0, 4]:
+            chosen = torch.arange(11, device=device) < count
+            for actual, expected in zip(
+                value_and_gradient(lambda x, rois, chosen=chosen: compiled(x, rois, chosen), x, rois),
+                value_and_gradient(lambda x, rois, chosen=chosen: pool(x, rois, chosen), x, rois),
+                strict=True,
+            ):
+                assert_same_bits(actual, expected)
+                assert actual.stride() == expected.stride()
+
+
+def test_compiled_autograd(device):
+    x, rois = inputs(*SIZES[0], device)
+    x.requires_grad_()
+    (expected,) = torch.autograd.grad(roipool.roi_pool(x, rois, 2).sum(), x)
+    with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True)):
+        roipool.roi_pool(x, rois, 2).sum().backward()
+    assert_same_bits(x.grad, expected)
+
+
 def test_transforms_of_torch_func(device):
     x, rois = inputs(*SIZES[0], device)
 
@@ -148,6 +178,16 @@ def test_export(device, strict, boxes_of):
     for n, *sizes in SIZES:
         arguments = boxes_of(n if boxes_of is inputs else 2, *sizes, device)
         assert_same_bits(loaded(*arguments), model(*arguments))
+
+
+@pytest.mark.parametrize("dynamic", [{2: Dim("H")}, {3: Dim("W")}, {0: Dim("N")}])
+@pytest.mark.parametrize("strict", [True, False])
+def test_export_with_one_dynamic_size(device, strict, dynamic):
+    model = Pool()
+    program = export(model, inputs(*SIZES[0], device), dynamic_shapes=(dynamic, None), strict=strict)
+    sizes = [27 if i in dynamic else size for i, size in enumerate([2, 6, 20, 22])]
+    x, rois = features(sizes, torch.float32, seed=0).to(device), inputs(*SIZES[0], device)[1]
+    assert_same_bits(program.module()(x, rois), model(x, rois))
 
 
 def test_aot_inductor(device, tmp_path):

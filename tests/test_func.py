@@ -63,7 +63,10 @@ def test_jacobians(device):
     expected = expected.view(*output.shape, *x.shape)
     for jacobian in [jacrev, jacfwd]:
         assert_same_bits(jacobian(lambda x: roipool.roi_pool(x, rois, 2))(x), expected)
-    assert_same_bits(hessian(lambda x: roipool.roi_pool(x, rois, 2).sum())(x).abs().sum(), torch.zeros_like(x.sum()))
+    # of a sum of squares: twice the number of bins that each cell won, on the diagonal
+    wins = grad(lambda x: roipool.roi_pool(x, rois, 2).sum())(x)
+    second = hessian(lambda x: (roipool.roi_pool(x, rois, 2) ** 2).sum())(x)
+    assert_same_bits(second, (2 * torch.diag(wins.flatten())).view(*x.shape, *x.shape))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -168,6 +171,59 @@ def test_no_grad_within_grad_does_what_it_does_for_max_pool2d(device):
         assert_same_bits(grad(frozen(pool))(x), expected)
         second = grad(lambda x, pool=pool: grad(frozen(pool))(x).sum())(x)
         assert second.abs().sum() == 0
+
+
+def test_modes_of_the_caller_hold_in_every_level(device):
+    """no_grad within jvp, within grad, and jvp within no_grad: as max_pool2d has it."""
+    x = features((1, 1, 2, 2), torch.float64, seed=0).to(device)
+    rois = torch.tensor([[0.0, 0, 0, 1, 1]], device=device)
+    found = []
+    for pool in [lambda x: roipool.roi_pool(x, rois, 1), lambda x: torch.nn.functional.max_pool2d(x, 2)]:
+
+        def constant(x, pool=pool):
+            with torch.no_grad():
+                return pool(x)
+
+        leaf = x.clone().requires_grad_()
+        with torch.no_grad():
+            value, _ = jvp(pool, (leaf,), (x,))
+        with torch.autograd.forward_ad._set_fwd_grad_enabled(False):
+            switched_off = jvp(grad(lambda x, pool=pool: (pool(x) ** 2).sum()), (x,), (x,))[1]
+        found.append(
+            (
+                grad(lambda x, constant=constant: (jvp(constant, (x,), (x,))[0] * 3 * x.mean()).sum())(x),
+                grad(lambda x, constant=constant, pool=pool: (jvp(constant, (x,), (x,))[0] * pool(x)).sum())(x),
+                switched_off,
+                torch.tensor(value.requires_grad),
+            )
+        )
+    for actual, expected in zip(*found, strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_tangents_of_rois_alone(device):
+    x, rois = problem(device)
+    for return_argmax in [False, True]:
+
+        def pool(rois, return_argmax=return_argmax):
+            output = roipool.roi_pool(x, rois, 2, return_argmax=return_argmax)
+            return output[0] if return_argmax else output
+
+        assert jvp(pool, (rois,), (rois,))[1].abs().sum() == 0
+        assert not pool(rois.clone().requires_grad_()).requires_grad
+
+
+def test_vmap_over_nothing(device):
+    x, rois = problem(device)
+    none = x.new_zeros(0, *x.shape)
+    assert vmap(lambda x: roipool.roi_pool(x, rois, 2))(none).shape == (0, 5, 3, 2, 2)
+    assert jacfwd(lambda x: roipool.roi_pool(x, rois, 2))(x[:0]).shape == (5, 3, 2, 2, *x[:0].shape)
+
+
+def test_vmap_over_more_images_than_float32_can_number(device):
+    x = torch.zeros(1, device=device).expand(2**12 + 1, 2**12, 1, 1, 1)
+    with pytest.raises(ValueError, match="4097 x 4096 images, which float32 rois cannot number"):
+        vmap(lambda x: roipool.roi_pool(x, torch.zeros(0, 5, device=device), 1))(x)
 
 
 def test_functional_call(device):

@@ -168,5 +168,47 @@ def test_compiled(device):
     assert_same_bits(compiled(out), EXPECTED + 1)
     assert_same_bits(out, EXPECTED)
     torch._dynamo.reset()  # else sizes are symbols by now, in the message as well
-    with pytest.raises(Exception, match=r"out must be float32 of shape \(5, 3, 2, 3\) under torch.compile"):
+    with pytest.raises(Exception, match=r"out must be float32 of shape \(5, 3, 2, 3\) on .* under torch.compile"):
         compiled(torch.empty(4, device=device))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_it_takes_no_part_in_autograd_either(device, backend):
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x, out: roipool.roi_pool(x, ROIS.to(device), (2, 3), out=out), backend=backend)
+    with pytest.raises(Exception, match=r"functions with out=... arguments don't support automatic differentiation"):
+        compiled(X.to(device).clone().requires_grad_(), EXPECTED.to(device))
+
+
+@pytest.mark.parametrize(
+    ("output_size", "spatial_scale", "message"),
+    [
+        ((2, 3), -1.0, "spatial_scale must be finite and greater than 0, got -1"),
+        ((2, 2**40), 1.0, "output_size must be at least 1 (and at most 2147483647) in both dimensions"),
+        ((2, 2**31), 1.0, "output_size must be at least 1 (and at most 2147483647) in both dimensions"),
+    ],
+)
+def test_nothing_is_resized_for_what_is_refused(device, output_size, spatial_scale, message):
+    out = torch.empty(4, device=device)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 the whole beginning is compared
+        roipool.roi_pool(X.to(device), ROIS.to(device), output_size, spatial_scale, out=out)
+    assert str(caught.value).startswith(message)
+    with pytest.raises(RuntimeError, match="automatic differentiation"):
+        roipool.roi_pool(X.to(device).clone().requires_grad_(), ROIS.to(device), 2, out=out)
+    assert out.shape == (4,)
+
+
+def test_inference_tensors(device):
+    """In inference mode, too, what is overwritten has a new version; outside of it, its tensors are left alone."""
+    x, rois = X.to(device), ROIS.to(device)
+    out = torch.ones(5, 3, 2, 3, device=device)
+    product = torch.ones_like(out).requires_grad_() * out
+    with torch.inference_mode():
+        roipool.roi_pool(x, rois, (2, 3), out=out)
+        inference = torch.empty_like(out)
+        roipool.roi_pool(x, rois, (2, 3), out=inference)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.sum().backward()
+    for write in [lambda out: roipool.roi_pool(x, rois, (2, 3), out=out), lambda out: out.copy_(out)]:
+        with pytest.raises(RuntimeError, match="Inplace update to inference tensor outside InferenceMode"):
+            write(inference)

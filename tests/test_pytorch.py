@@ -155,6 +155,31 @@ def test_subclass_of_tensor(device):
     assert_same_bits(output.as_subclass(torch.Tensor), EXPECTED)
 
 
+def test_below_autograd_nothing_is_recorded(device):
+    """A handler of __torch_dispatch__ runs where autograd is done already, and sees no requires_grad take effect."""
+    seen = []
+
+    class Mode(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.roipool.roi_pool_with_argmax.default:
+                seen.append(roipool.roi_pool(args[0].clone().requires_grad_(), args[1], 2).requires_grad)
+            return function(*args, **(kwargs or {}))
+
+    with Mode():
+        POOL(X.clone().to(device).requires_grad_(), ROIS.to(device))
+    assert seen == [False]
+
+
+def test_default_dtype_does_not_touch_lists_of_boxes(device):
+    x = torch.arange(40.0, device=device).view(1, 1, 1, 40)
+    box = torch.tensor([[45.0, 0.0, 45.0, 0.0]], device=device)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert float(roipool.roi_pool(x, [box], 1, 0.7)) == 32  # 45 * 0.7 is 31.5 in float32, and less in float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 # ---- Other processes.
 
 

@@ -7,7 +7,7 @@
 namespace roipool {
 namespace {
 
-void check_launch(cudaError_t error) { check(error == cudaSuccess, "the launch was refused"); }
+void check_launch(cudaError_t error) { ROIPOOL_CHECK(error == cudaSuccess, "the launch was refused"); }
 
 struct CudaHostKernels {
   explicit CudaHostKernels(const torch::stable::Device&) {}
