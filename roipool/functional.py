@@ -215,19 +215,28 @@ def is_plain_call() -> bool:
 
 
 def roi_pool_out(arguments: tuple[Any, ...], out: Tensor) -> Tensor:
-    written: Tensor
-    if not torch.compiler.is_compiling():
-        # The operator resizes, too, but its warning would go to stderr instead of to Python. Only what it accepts:
-        input, rois, *output_size, _ = arguments
-        is_traced = torch._C._get_tracing_state() is not None
-        if not is_traced and input.ndim == 4 and out.shape != (rois.shape[0], input.shape[1], *output_size):
-            autograd.refuse_derivatives(*arguments, out)
-            expected = torch.ops.roipool.roi_pool.default(*(to_meta(argument) for argument in arguments)).shape
-            if out.dtype == input.dtype and out.device == input.device:
-                _maybe_resize_out(out, expected)
-        written = torch.ops.roipool.roi_pool.out(*arguments, out=out)
-        return written
-    # The compiler takes no operators that return what they have written to, nor tensors that change their shape.
+    if torch.compiler.is_compiling():
+        return copy_to_out(arguments, out)
+    if torch._C._get_tracing_state() is None:
+        resize_out(arguments, out)
+    written: Tensor = torch.ops.roipool.roi_pool.out(*arguments, out=out)
+    return written
+
+
+def resize_out(arguments: tuple[Any, ...], out: Tensor) -> None:
+    """Resizes what the operator would: it does so itself, but its warning goes to stderr instead of to Python."""
+    input, rois, *output_size, _ = arguments
+    if input.ndim == 4 and out.shape == (rois.shape[0], input.shape[1], *output_size):
+        return
+    autograd.refuse_derivatives(*arguments, out)
+    meta = [argument.to("meta") if isinstance(argument, Tensor) else argument for argument in arguments]
+    shape = torch.ops.roipool.roi_pool.default(*meta).shape  # or an error, before anything is resized
+    if out.dtype == input.dtype and out.device == input.device:
+        _maybe_resize_out(out, shape)
+
+
+def copy_to_out(arguments: tuple[Any, ...], out: Tensor) -> Tensor:
+    """For the compiler: it takes no operators that return what they write to, nor tensors that change their shape."""
     autograd.refuse_derivatives(*arguments, out)
     output = torch.ops.roipool.roi_pool.default(*arguments)
     if out.shape != output.shape or out.dtype != output.dtype or out.device != output.device:
@@ -235,9 +244,4 @@ def roi_pool_out(arguments: tuple[Any, ...], out: Tensor) -> Tensor:
             f"out must be {dtype_name(output.dtype)} of shape {tuple(output.shape)} on {output.device} under "
             f"torch.compile and in export, got {dtype_name(out.dtype)} of shape {tuple(out.shape)} on {out.device}"
         )
-    written = out.copy_(output)
-    return written
-
-
-def to_meta(argument: Any) -> Any:
-    return argument.to("meta") if isinstance(argument, Tensor) else argument
+    return out.copy_(output)
