@@ -175,16 +175,19 @@ def _(input: Tensor, rois: Tensor, argmax: Tensor) -> Tensor:
     return torch.empty(argmax.shape, dtype=input.dtype, device=argmax.device, memory_format=_memory_format(argmax))
 
 
+# Every operator, and what runs at its Autograd key.
+_AUTOGRAD_KERNELS: dict[str, Callable[..., object]] = {
+    "roi_pool": autograd.roi_pool,
+    "roi_pool.out": autograd.roi_pool_out,
+    "roi_pool_with_argmax": autograd.roi_pool_with_argmax,
+    "roi_pool_backward": autograd.roi_pool_backward,
+    "roi_pool_gather": autograd.roi_pool_gather,
+}
+
+
 def _register_autograd() -> torch.library.Library:
     library = torch.library.Library("roipool", "IMPL")
-    kernels: dict[str, Callable[..., object]] = {
-        "roi_pool": autograd.roi_pool,
-        "roi_pool.out": autograd.roi_pool_out,
-        "roi_pool_with_argmax": autograd.roi_pool_with_argmax,
-        "roi_pool_backward": autograd.roi_pool_backward,
-        "roi_pool_gather": autograd.roi_pool_gather,
-    }
-    for name, kernel in kernels.items():
+    for name, kernel in _AUTOGRAD_KERNELS.items():
         library.impl(name, kernel, "Autograd")
     library.impl("roi_pool.out", autograd.roi_pool_out_in_place, "ADInplaceOrView")
     return library  # the registrations last as long as it does
@@ -225,7 +228,7 @@ def _no_cuda_kernels(*_: object) -> NoReturn:
 
 def _refuse_cuda() -> torch.library.Library:
     library = torch.library.Library("roipool", "IMPL")
-    for name in ["roi_pool", "roi_pool.out", "roi_pool_with_argmax", "roi_pool_backward", "roi_pool_gather"]:
+    for name in _AUTOGRAD_KERNELS:
         library.impl(name, _no_cuda_kernels, "CUDA")
     return library
 

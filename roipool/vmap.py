@@ -21,24 +21,28 @@ ops = torch.ops.roipool
 Dims = tuple[int | None, ...]
 
 
+def for_each_problem(tensor: Tensor, dim: int | None, problems: int) -> Tensor:
+    """(B, A, ...), with the mapped dimension first, or a new one where all problems share the tensor."""
+    return tensor.expand(problems, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+
+
 def fold(tensor: Tensor, dim: int | None, problems: int) -> Tensor:
-    """(B, A, ...), or (A, ...) for all problems, as (B * A, ...)."""
-    batched = tensor.expand(problems, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-    return batched.flatten(0, 1)
+    """(B * A, ...)."""
+    return for_each_problem(tensor, dim, problems).flatten(0, 1)
 
 
 def unfold(tensor: Tensor, problems: int, size: int) -> Tensor:
     return tensor.unflatten(0, (problems, size))
 
 
-def num_regions(rois: Tensor, dim: int | None) -> int:
-    """K of rois (K, 5) in which dim is mapped besides."""
-    return rois.shape[0] if dim is None else rois.movedim(dim, 0).shape[1]
+def num_regions(rois: Tensor, dim: int | None, problems: int) -> int:
+    """K, of one problem."""
+    return for_each_problem(rois, dim, problems).shape[1]
 
 
 def fold_rois(rois: Tensor, dim: int | None, problems: int, num_images: int) -> Tensor:
     """Rois (B * K, 5) with batch indices into B * num_images images, or -1 where they are none of the num_images."""
-    rois = rois.expand(problems, *rois.shape) if dim is None else rois.movedim(dim, 0)
+    rois = for_each_problem(rois, dim, problems)
     rois = rois.to(torch.promote_types(rois.dtype, torch.float32))  # float16 cannot count so many images
     if problems * num_images > 2**24 and rois.dtype == torch.float32:
         raise ValueError(
@@ -56,7 +60,7 @@ def roi_pool(
 ) -> tuple[Tensor, int]:
     arguments = fold_forward(info.batch_size, in_dims, input, rois)
     output = ops.roi_pool.default(*arguments, pooled_height, pooled_width, spatial_scale)
-    return unfold(output, info.batch_size, num_regions(rois, in_dims[1])), 0
+    return unfold(output, info.batch_size, num_regions(rois, in_dims[1], info.batch_size)), 0
 
 
 def roi_pool_with_argmax(
@@ -64,7 +68,7 @@ def roi_pool_with_argmax(
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     arguments = fold_forward(info.batch_size, in_dims, input, rois)
     output, argmax = ops.roi_pool_with_argmax.default(*arguments, pooled_height, pooled_width, spatial_scale)
-    size = num_regions(rois, in_dims[1])
+    size = num_regions(rois, in_dims[1], info.batch_size)
     return (unfold(output, info.batch_size, size), unfold(argmax, info.batch_size, size)), (0, 0)
 
 
@@ -102,4 +106,4 @@ def roi_pool_gather(info: Any, in_dims: Dims, input: Tensor, rois: Tensor, argma
     problems = info.batch_size
     folded = fold_forward(problems, in_dims, input, rois)
     output = ops.roi_pool_gather.default(*folded, fold(argmax, in_dims[2], problems))
-    return unfold(output, problems, num_regions(rois, in_dims[1])), 0
+    return unfold(output, problems, num_regions(rois, in_dims[1], problems)), 0

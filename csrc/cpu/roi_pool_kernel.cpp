@@ -367,7 +367,8 @@ class BlockForward {
       for (int64_t k = begin; k < end; ++k) {
         if (bins.locate(k) >= 0) {
           visits_of[k] = bins.num_visits();
-          while (reach_[k] < kMostReach && 2 * reach_[k] <= bins.least_height()) {
+          const int64_t least_height = bins.least_height();
+          while (reach_[k] < kMostReach && 2 * reach_[k] <= least_height) {
             reach_[k] *= 2;
           }
         }
