@@ -16,4 +16,19 @@ STABLE_TORCH_LIBRARY(roipool, m) {
       "roi_pool_backward(Tensor grad_output, Tensor rois, Tensor argmax, SymInt batch_size, SymInt height,"
       " SymInt width) -> Tensor");
   m.def("roi_pool_gather(Tensor input, Tensor rois, Tensor argmax) -> Tensor");
+
+  // The same for a feature pyramid: each region is pooled from one of the levels.
+  m.def(
+      "multiscale_roi_pool(Tensor[] inputs, Tensor rois, SymInt pooled_height, SymInt pooled_width,"
+      " float[] spatial_scales, float canonical_scale, int canonical_level) -> Tensor");
+  m.def(
+      "multiscale_roi_pool_with_argmax(Tensor[] inputs, Tensor rois, SymInt pooled_height, SymInt pooled_width,"
+      " float[] spatial_scales, float canonical_scale, int canonical_level) -> (Tensor output, Tensor argmax)");
+  m.def(
+      "multiscale_roi_pool_backward(Tensor grad_output, Tensor rois, Tensor argmax, SymInt batch_size,"
+      " SymInt[] heights, SymInt[] widths, float[] spatial_scales, float canonical_scale, int canonical_level)"
+      " -> Tensor[]");
+  m.def(
+      "multiscale_roi_pool_gather(Tensor[] inputs, Tensor rois, Tensor argmax, float[] spatial_scales,"
+      " float canonical_scale, int canonical_level) -> Tensor");
 }

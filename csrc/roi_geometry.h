@@ -1,4 +1,4 @@
-// One region -> its bins on one axis. The only place that interprets coordinates; host and device.
+// One region -> its level, its bins on one axis. The only place that interprets coordinates; host and device.
 //
 // T is double where the rois are float64, else float. Every operation is a single IEEE operation in T: the library is
 // built without fast-math and without contraction to fused multiply-add, so CPU and CUDA get the same integers.
@@ -6,6 +6,9 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
 
 #if defined(__CUDACC__)
 #define ROIPOOL_HOST_DEVICE __host__ __device__
@@ -49,6 +52,45 @@ ROIPOOL_HOST_DEVICE inline int64_t image_of(const T* roi, int64_t num_images) {
   }
   const int64_t image = static_cast<int64_t>(index);
   return image < num_images ? image : -1;
+}
+
+// The level of a feature pyramid that a region is pooled from: the number of bounds, ascending, that the square root of
+// its area in image pixels reaches. What has no area, a malformed region say, reaches none.
+template <typename T>
+ROIPOOL_HOST_DEVICE inline int64_t level_of(const T* roi, const double* bounds, int64_t num_levels) {
+  if (num_levels == 1) {
+    return 0;
+  }
+  const T size = std::sqrt((roi[3] - roi[1]) * (roi[4] - roi[2]));
+  int64_t level = 0;
+  while (level < num_levels - 1 && size >= static_cast<T>(bounds[level])) {
+    ++level;
+  }
+  return level;
+}
+
+// The bound between the levels below and from `level` on, which Lin et al. (Feature Pyramid Networks, 2017, equation 1)
+// give by floor(canonical_level + log2(size / canonical_scale)): the least number of T that the equation puts there,
+// computed step by step as torchvision does, in T and with its 1e-6, so that both choose the same level for any region.
+template <typename T>
+inline double level_bound(double level, double canonical_scale, double canonical_level) {
+  using Bits = std::conditional_t<sizeof(T) == sizeof(uint64_t), uint64_t, uint32_t>;
+  const auto size_of = [](Bits bits) {
+    T size;
+    std::memcpy(&size, &bits, sizeof(size));
+    return size;
+  };
+  const T infinity = std::numeric_limits<T>::infinity();
+  Bits below = 0;  // as the bits of positive numbers, which have the order of the numbers
+  Bits reached;
+  std::memcpy(&reached, &infinity, sizeof(reached));
+  while (reached - below > 1) {
+    const Bits middle = below + (reached - below) / 2;
+    const T ratio = size_of(middle) / static_cast<T>(canonical_scale);
+    const T at = static_cast<T>(canonical_level) + std::log2(ratio) + static_cast<T>(1e-6);
+    (at >= static_cast<T>(level) ? reached : below) = middle;
+  }
+  return size_of(reached);
 }
 
 // One end of a region in cells; false where it is not finite. A product that is NaN is no coordinate either: 0 times a

@@ -21,6 +21,7 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "roi_pool.h"
 
@@ -159,9 +160,9 @@ inline void check_output_size(int64_t pooled_height, int64_t pooled_width) {
                 ", ", pooled_width, ")");
 }
 
-inline void check_spatial_scale(double spatial_scale) {
-  ROIPOOL_CHECK(std::isfinite(spatial_scale) && spatial_scale > 0,
-                "spatial_scale must be finite and greater than 0, got ", spatial_scale);
+inline void check_spatial_scale(const char* name, double spatial_scale) {
+  ROIPOOL_CHECK(std::isfinite(spatial_scale) && spatial_scale > 0, name, " must be finite and greater than 0, got ",
+                spatial_scale);
 }
 
 inline void check_argmax(const Tensor& argmax, const Tensor& rois, const Tensor& other, const char* other_name) {
@@ -170,6 +171,28 @@ inline void check_argmax(const Tensor& argmax, const Tensor& rois, const Tensor&
                 " as in ", other_name, ", got shape ", name_of_shape(argmax.sizes()));
   ROIPOOL_CHECK(argmax.scalar_type() == ScalarType::Int, "argmax must be int32, got ", name_of(argmax.scalar_type()));
   check_same_device(argmax, "argmax", other, other_name);
+}
+
+inline void check_num_levels(const char* name, size_t num_levels) {
+  ROIPOOL_CHECK(num_levels >= 1 && num_levels <= kMaxLevels, name, " must hold 1 to 8 levels, got ", num_levels);
+}
+
+// The feature maps of a pyramid, which may differ in H and W alone.
+inline void check_inputs(const std::vector<Tensor>& inputs) {
+  check_num_levels("inputs", inputs.size());
+  const Tensor& first = inputs[0];
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const Tensor& input = inputs[i];
+    const std::string name = "inputs[" + std::to_string(i) + "]";
+    check_features(input, name.c_str(), "(N, C, H, W)");
+    check_map_size(name.c_str(), input.size(2), input.size(3));
+    ROIPOOL_CHECK(input.size(0) == first.size(0) && input.size(1) == first.size(1), name,
+                  " must have the N and C of inputs[0], (", first.size(0), ", ", first.size(1), "), got shape ",
+                  name_of_shape(input.sizes()));
+    ROIPOOL_CHECK(input.scalar_type() == first.scalar_type(), name, " must be ", name_of(first.scalar_type()),
+                  " as inputs[0], got ", name_of(input.scalar_type()));
+    check_same_device(input, name.c_str(), first, "inputs[0]");
+  }
 }
 
 // ---- Memory formats.
@@ -225,6 +248,14 @@ inline Tensor dense(const Tensor& tensor, MemoryFormat format) {
   return is_dense(tensor, format) ? tensor : torch::stable::contiguous(tensor, format);
 }
 
+inline std::vector<Tensor> dense(const std::vector<Tensor>& tensors, MemoryFormat format) {
+  std::vector<Tensor> result;
+  for (const Tensor& tensor : tensors) {
+    result.push_back(dense(tensor, format));
+  }
+  return result;
+}
+
 // Whether two tensors may have memory in common.
 inline bool may_overlap(const Tensor& a, const Tensor& b) {
   const auto end_of = [](const Tensor& tensor) {
@@ -258,25 +289,23 @@ inline Tensor widen_rois(const Tensor& rois) {
 
 // ---- The problem struct, from tensors that have been checked.
 
-// `maps` is in `format` already (input, or a new grad_input), `rois` as widen_rois() returns them.
-inline RoIPoolProblem make_problem(const Tensor& maps, const Tensor& rois, int64_t pooled_height, int64_t pooled_width,
-                                   double spatial_scale, MemoryFormat format) {
-  const int64_t channels = maps.size(1);
-  const int64_t height = maps.size(2);
-  const int64_t width = maps.size(3);
+// What a feature pyramid has beside its maps.
+struct Pyramid {
+  std::vector<double> spatial_scales;  // of each level
+  double canonical_scale = 1;
+  int64_t canonical_level = 0;
+};
+
+// `maps` are in `format` already (inputs, or new grad_inputs), `rois` as widen_rois() returns them.
+inline RoIPoolProblem make_problem(const std::vector<Tensor>& maps, const Tensor& rois, int64_t pooled_height,
+                                   int64_t pooled_width, const Pyramid& pyramid, MemoryFormat format) {
+  const int64_t channels = maps[0].size(1);
   const bool channels_last = format == MemoryFormat::ChannelsLast;
-  const int64_t num_cells = height * width;
   const int64_t num_bins = pooled_height * pooled_width;
 
   RoIPoolProblem problem{};
-  problem.maps.data = const_cast<void*>(maps.const_data_ptr());  // written only where it is a grad_input
-  problem.maps.num_images = maps.size(0);
-  problem.maps.height = height;
-  problem.maps.width = width;
-  problem.maps.spatial_scale = spatial_scale;
-  problem.maps.image_stride = channels * num_cells;
-  problem.maps.channel_stride = channels_last ? 1 : num_cells;
-  problem.maps.cell_stride = channels_last ? channels : 1;
+  problem.num_levels = static_cast<int64_t>(maps.size());
+  problem.num_images = maps[0].size(0);
   problem.rois = rois.const_data_ptr();
   problem.rois_are_double = rois.scalar_type() == ScalarType::Double;
   problem.channels_last = channels_last;
@@ -287,7 +316,33 @@ inline RoIPoolProblem make_problem(const Tensor& maps, const Tensor& rois, int64
   problem.region_stride = channels * num_bins;
   problem.channel_stride = channels_last ? 1 : num_bins;
   problem.bin_stride = channels_last ? channels : 1;
+
+  const double first_level = std::round(-std::log2(pyramid.spatial_scales[0]));
+  for (size_t i = 0; i < maps.size(); ++i) {
+    FeatureMaps& level = problem.levels[i];
+    level.data = const_cast<void*>(maps[i].const_data_ptr());  // written only where it is a grad_input
+    level.height = maps[i].size(2);
+    level.width = maps[i].size(3);
+    level.spatial_scale = pyramid.spatial_scales[i];
+    level.image_stride = channels * level.num_cells();
+    level.channel_stride = channels_last ? 1 : level.num_cells();
+    level.cell_stride = channels_last ? channels : 1;
+    if (i > 0) {
+      const auto bound = problem.rois_are_double ? level_bound<double> : level_bound<float>;
+      problem.level_bounds[i - 1] = bound(first_level + static_cast<double>(i), pyramid.canonical_scale,
+                                          static_cast<double>(pyramid.canonical_level));
+    }
+  }
   return problem;
+}
+
+inline void check_pyramid(const Pyramid& pyramid, const char* of, size_t num_levels) {
+  ROIPOOL_CHECK(pyramid.spatial_scales.size() == num_levels, "spatial_scales must hold as many numbers as ", of, ", ",
+                num_levels, ", got ", pyramid.spatial_scales.size());
+  for (const double spatial_scale : pyramid.spatial_scales) {
+    check_spatial_scale("spatial_scales", spatial_scale);
+  }
+  check_spatial_scale("canonical_scale", pyramid.canonical_scale);
 }
 
 // Calls function(scalar_t{}) with the C++ type of a feature dtype.
@@ -319,16 +374,17 @@ inline void check_forward(const Tensor& input, const Tensor& rois, int64_t poole
   check_map_size("input", input.size(2), input.size(3));
   check_rois(rois, input, "input");
   check_output_size(pooled_height, pooled_width);
-  check_spatial_scale(spatial_scale);
+  check_spatial_scale("spatial_scale", spatial_scale);
 }
 
-// out: a tensor of the right shape and dtype, dense in the memory format of input, for the output; or null.
+// out: a tensor of the right shape and dtype, dense in the memory format of inputs[0], for the output; or null.
 // argmax: where to return it; or null.
 template <typename Kernels>
-Tensor pool(const Tensor& input, const Tensor& rois, int64_t pooled_height, int64_t pooled_width, double spatial_scale,
-            const Tensor* out, Tensor* argmax) {
+Tensor pool(const std::vector<Tensor>& inputs, const Tensor& rois, int64_t pooled_height, int64_t pooled_width,
+            const Pyramid& pyramid, const Tensor* out, Tensor* argmax) {
+  const Tensor& input = inputs[0];
   const MemoryFormat format = memory_format_of(input);
-  const Tensor maps = dense(input, format);
+  const std::vector<Tensor> maps = dense(inputs, format);
   const Tensor boxes = widen_rois(rois);
   const Shape sizes{rois.size(0), input.size(1), pooled_height, pooled_width};
   Tensor output = out != nullptr ? *out : empty(sizes, input.scalar_type(), input.device(), format);
@@ -339,7 +395,7 @@ Tensor pool(const Tensor& input, const Tensor& rois, int64_t pooled_height, int6
   }
 
   const Kernels kernels(input.device());
-  const RoIPoolProblem problem = make_problem(maps, boxes, pooled_height, pooled_width, spatial_scale, format);
+  const RoIPoolProblem problem = make_problem(maps, boxes, pooled_height, pooled_width, pyramid, format);
   dispatch(input.scalar_type(), [&](auto zero) {
     kernels.forward(problem, static_cast<decltype(zero)*>(output.mutable_data_ptr()), cells);
   });
@@ -350,7 +406,7 @@ template <typename Kernels>
 Tensor roi_pool(const Tensor& input, const Tensor& rois, int64_t pooled_height, int64_t pooled_width,
                 double spatial_scale) {
   check_forward(input, rois, pooled_height, pooled_width, spatial_scale);
-  return pool<Kernels>(input, rois, pooled_height, pooled_width, spatial_scale, nullptr, nullptr);
+  return pool<Kernels>({input}, rois, pooled_height, pooled_width, {{spatial_scale}}, nullptr, nullptr);
 }
 
 template <typename Kernels>
@@ -368,10 +424,10 @@ Tensor roi_pool_out(const Tensor& input, const Tensor& rois, int64_t pooled_heig
   const Shape sizes{rois.size(0), input.size(1), pooled_height, pooled_width};
   const bool fits = has_sizes(out, sizes);
   if (fits && is_dense(out, memory_format_of(input)) && !may_overlap(out, input) && !may_overlap(out, rois)) {
-    pool<Kernels>(input, rois, pooled_height, pooled_width, spatial_scale, &out, nullptr);
+    pool<Kernels>({input}, rois, pooled_height, pooled_width, {{spatial_scale}}, &out, nullptr);
     return out;
   }
-  const Tensor output = pool<Kernels>(input, rois, pooled_height, pooled_width, spatial_scale, nullptr, nullptr);
+  const Tensor output = pool<Kernels>({input}, rois, pooled_height, pooled_width, {{spatial_scale}}, nullptr, nullptr);
   if (fits) {
     Tensor target = out;
     torch::stable::copy_(target, output);
@@ -386,60 +442,141 @@ std::tuple<Tensor, Tensor> roi_pool_with_argmax(const Tensor& input, const Tenso
                                                 int64_t pooled_width, double spatial_scale) {
   check_forward(input, rois, pooled_height, pooled_width, spatial_scale);
   Tensor argmax;
-  Tensor output = pool<Kernels>(input, rois, pooled_height, pooled_width, spatial_scale, nullptr, &argmax);
+  Tensor output = pool<Kernels>({input}, rois, pooled_height, pooled_width, {{spatial_scale}}, nullptr, &argmax);
   return {output, argmax};
 }
 
-// grad_input takes the memory format of argmax, which is that of the input of the forward.
-template <typename Kernels>
-Tensor roi_pool_backward(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax, int64_t batch_size,
-                         int64_t height, int64_t width) {
+inline void check_backward(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax) {
   check_features(grad_output, "grad_output", "(K, C, PH, PW)");
   check_rois(rois, grad_output, "grad_output");
   check_argmax(argmax, rois, grad_output, "grad_output");
   check_same_shape(grad_output, "grad_output", argmax, "argmax");
-  ROIPOOL_CHECK(batch_size >= 0 && height >= 0 && width >= 0, "batch_size, height and width must not be negative, got ",
-                batch_size, ", ", height, " and ", width);
-  check_map_size("grad_input", height, width);
+}
 
+// The gradients of the maps of each level take the memory format of argmax, which is that of the input of the forward.
+template <typename Kernels>
+std::vector<Tensor> pool_backward(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax,
+                                  int64_t batch_size, const std::vector<int64_t>& heights,
+                                  const std::vector<int64_t>& widths, const Pyramid& pyramid) {
   const MemoryFormat format = memory_format_of(argmax);
   const Tensor grads = dense(grad_output, format);
   const Tensor cells = dense(argmax, format);
   const Tensor boxes = widen_rois(rois);
-  Tensor grad_input =
-      empty({batch_size, argmax.size(1), height, width}, grad_output.scalar_type(), grad_output.device(), format);
+  std::vector<Tensor> grad_inputs;
+  for (size_t i = 0; i < heights.size(); ++i) {
+    grad_inputs.push_back(empty({batch_size, argmax.size(1), heights[i], widths[i]}, grad_output.scalar_type(),
+                                grad_output.device(), format));
+  }
 
   const Kernels kernels(grad_output.device());
-  const RoIPoolProblem problem = make_problem(grad_input, boxes, argmax.size(2), argmax.size(3), 1.0, format);
+  const RoIPoolProblem problem = make_problem(grad_inputs, boxes, argmax.size(2), argmax.size(3), pyramid, format);
   dispatch(grad_output.scalar_type(), [&](auto zero) {
     kernels.backward(problem, static_cast<const decltype(zero)*>(grads.const_data_ptr()),
                      static_cast<const int32_t*>(cells.const_data_ptr()));
   });
-  return grad_input;
+  return grad_inputs;
+}
+
+template <typename Kernels>
+Tensor roi_pool_backward(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax, int64_t batch_size,
+                         int64_t height, int64_t width) {
+  check_backward(grad_output, rois, argmax);
+  ROIPOOL_CHECK(batch_size >= 0 && height >= 0 && width >= 0, "batch_size, height and width must not be negative, got ",
+                batch_size, ", ", height, " and ", width);
+  check_map_size("grad_input", height, width);
+  return pool_backward<Kernels>(grad_output, rois, argmax, batch_size, {height}, {width}, {{1.0}})[0];
 }
 
 // The result takes the memory format of argmax: it stands in for an output of the forward.
 template <typename Kernels>
-Tensor roi_pool_gather(const Tensor& input, const Tensor& rois, const Tensor& argmax) {
-  check_features(input, "input", "(N, C, H, W)");
-  check_map_size("input", input.size(2), input.size(3));
-  check_rois(rois, input, "input");
-  check_argmax(argmax, rois, input, "input");
-
+Tensor pool_gather(const std::vector<Tensor>& inputs, const Tensor& rois, const Tensor& argmax,
+                   const Pyramid& pyramid) {
+  const Tensor& input = inputs[0];
   const MemoryFormat format = memory_format_of(argmax);
-  const Tensor maps = dense(input, format);
+  const std::vector<Tensor> maps = dense(inputs, format);
   const Tensor cells = dense(argmax, format);
   const Tensor boxes = widen_rois(rois);
   Tensor output = empty({argmax.size(0), argmax.size(1), argmax.size(2), argmax.size(3)}, input.scalar_type(),
                         input.device(), format);
 
   const Kernels kernels(input.device());
-  const RoIPoolProblem problem = make_problem(maps, boxes, argmax.size(2), argmax.size(3), 1.0, format);
+  const RoIPoolProblem problem = make_problem(maps, boxes, argmax.size(2), argmax.size(3), pyramid, format);
   dispatch(input.scalar_type(), [&](auto zero) {
     kernels.gather(problem, static_cast<const int32_t*>(cells.const_data_ptr()),
                    static_cast<decltype(zero)*>(output.mutable_data_ptr()));
   });
   return output;
+}
+
+template <typename Kernels>
+Tensor roi_pool_gather(const Tensor& input, const Tensor& rois, const Tensor& argmax) {
+  check_features(input, "input", "(N, C, H, W)");
+  check_map_size("input", input.size(2), input.size(3));
+  check_rois(rois, input, "input");
+  check_argmax(argmax, rois, input, "input");
+  return pool_gather<Kernels>({input}, rois, argmax, {{1.0}});
+}
+
+// ---- The same for a feature pyramid.
+
+template <typename Kernels>
+Tensor multiscale_roi_pool(const std::vector<Tensor>& inputs, const Tensor& rois, int64_t pooled_height,
+                           int64_t pooled_width, const std::vector<double>& spatial_scales, double canonical_scale,
+                           int64_t canonical_level) {
+  const Pyramid pyramid{spatial_scales, canonical_scale, canonical_level};
+  check_inputs(inputs);
+  check_rois(rois, inputs[0], "inputs[0]");
+  check_output_size(pooled_height, pooled_width);
+  check_pyramid(pyramid, "inputs", inputs.size());
+  return pool<Kernels>(inputs, rois, pooled_height, pooled_width, pyramid, nullptr, nullptr);
+}
+
+template <typename Kernels>
+std::tuple<Tensor, Tensor> multiscale_roi_pool_with_argmax(const std::vector<Tensor>& inputs, const Tensor& rois,
+                                                           int64_t pooled_height, int64_t pooled_width,
+                                                           const std::vector<double>& spatial_scales,
+                                                           double canonical_scale, int64_t canonical_level) {
+  const Pyramid pyramid{spatial_scales, canonical_scale, canonical_level};
+  check_inputs(inputs);
+  check_rois(rois, inputs[0], "inputs[0]");
+  check_output_size(pooled_height, pooled_width);
+  check_pyramid(pyramid, "inputs", inputs.size());
+  Tensor argmax;
+  Tensor output = pool<Kernels>(inputs, rois, pooled_height, pooled_width, pyramid, nullptr, &argmax);
+  return {output, argmax};
+}
+
+template <typename Kernels>
+std::vector<Tensor> multiscale_roi_pool_backward(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax,
+                                                 int64_t batch_size, const std::vector<int64_t>& heights,
+                                                 const std::vector<int64_t>& widths,
+                                                 const std::vector<double>& spatial_scales, double canonical_scale,
+                                                 int64_t canonical_level) {
+  const Pyramid pyramid{spatial_scales, canonical_scale, canonical_level};
+  check_backward(grad_output, rois, argmax);
+  check_num_levels("heights", heights.size());
+  ROIPOOL_CHECK(widths.size() == heights.size(), "widths must hold as many numbers as heights, ", heights.size(),
+                ", got ", widths.size());
+  for (size_t i = 0; i < heights.size(); ++i) {
+    ROIPOOL_CHECK(batch_size >= 0 && heights[i] >= 0 && widths[i] >= 0,
+                  "batch_size, heights and widths must not be negative, got ", batch_size, ", ", heights[i], " and ",
+                  widths[i]);
+    check_map_size("grad_inputs", heights[i], widths[i]);
+  }
+  check_pyramid(pyramid, "heights", heights.size());
+  return pool_backward<Kernels>(grad_output, rois, argmax, batch_size, heights, widths, pyramid);
+}
+
+template <typename Kernels>
+Tensor multiscale_roi_pool_gather(const std::vector<Tensor>& inputs, const Tensor& rois, const Tensor& argmax,
+                                  const std::vector<double>& spatial_scales, double canonical_scale,
+                                  int64_t canonical_level) {
+  const Pyramid pyramid{spatial_scales, canonical_scale, canonical_level};
+  check_inputs(inputs);
+  check_rois(rois, inputs[0], "inputs[0]");
+  check_argmax(argmax, rois, inputs[0], "inputs[0]");
+  check_pyramid(pyramid, "inputs", inputs.size());
+  return pool_gather<Kernels>(inputs, rois, argmax, pyramid);
 }
 
 // Registers the operators of a device: STABLE_TORCH_LIBRARY_IMPL(roipool, DEVICE, m) { implement<Kernels>(m); }
@@ -450,6 +587,10 @@ void implement(torch::stable::detail::StableLibrary& m) {
   m.impl("roi_pool_with_argmax", TORCH_BOX(&roi_pool_with_argmax<Kernels>));
   m.impl("roi_pool_backward", TORCH_BOX(&roi_pool_backward<Kernels>));
   m.impl("roi_pool_gather", TORCH_BOX(&roi_pool_gather<Kernels>));
+  m.impl("multiscale_roi_pool", TORCH_BOX(&multiscale_roi_pool<Kernels>));
+  m.impl("multiscale_roi_pool_with_argmax", TORCH_BOX(&multiscale_roi_pool_with_argmax<Kernels>));
+  m.impl("multiscale_roi_pool_backward", TORCH_BOX(&multiscale_roi_pool_backward<Kernels>));
+  m.impl("multiscale_roi_pool_gather", TORCH_BOX(&multiscale_roi_pool_gather<Kernels>));
 }
 
 }  // namespace roipool

@@ -1,10 +1,10 @@
-"""ROI max pooling for PyTorch: the operator, its module, and the reference that says what they compute."""
+"""ROI max pooling for PyTorch: the operators, their modules, and the reference that says what they compute."""
 
 from roipool import _library as _library  # first: nothing works without the native library
 from roipool import mxnet, reference
-from roipool.functional import roi_pool
-from roipool.modules import RoIPool
+from roipool.functional import multiscale_roi_pool, roi_pool
+from roipool.modules import MultiScaleRoIPool, RoIPool
 
-__all__ = ["RoIPool", "__version__", "mxnet", "reference", "roi_pool"]
+__all__ = ["MultiScaleRoIPool", "RoIPool", "__version__", "multiscale_roi_pool", "mxnet", "reference", "roi_pool"]
 
 __version__ = "0.1.0"

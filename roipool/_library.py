@@ -7,8 +7,8 @@ same way in eager mode, under torch.compile and in export.
 import importlib
 import importlib.util
 import math
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from roipool import autograd, vmap
 FEATURE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 ROI_DTYPES = (*FEATURE_DTYPES, torch.int32, torch.int64)
 _INT32_MAX = 2**31 - 1
+_MAX_LEVELS = 8
 
 _check = torch._check_value
 
@@ -89,10 +90,10 @@ def _check_output_size(pooled_height: int, pooled_width: int) -> None:
     )
 
 
-def _check_spatial_scale(spatial_scale: float) -> None:
+def _check_spatial_scale(name: str, spatial_scale: float) -> None:
     _check(
         0 < spatial_scale < math.inf,
-        lambda: f"spatial_scale must be finite and greater than 0, got {spatial_scale:g}",
+        lambda: f"{name} must be finite and greater than 0, got {spatial_scale:g}",
     )
 
 
@@ -108,6 +109,42 @@ def _check_argmax(argmax: Tensor, rois: Tensor, other: Tensor, other_name: str) 
     _check_same_device(argmax, "argmax", other, other_name)
 
 
+def _check_num_levels(name: str, num_levels: int) -> None:
+    _check(1 <= num_levels <= _MAX_LEVELS, lambda: f"{name} must hold 1 to {_MAX_LEVELS} levels, got {num_levels}")
+
+
+def _check_inputs(inputs: Sequence[Tensor]) -> None:
+    _check_num_levels("inputs", len(inputs))
+    first = inputs[0]
+    for i, input in enumerate(inputs):
+        _check_features(input, f"inputs[{i}]", "(N, C, H, W)")
+        _check_map_size(f"inputs[{i}]", input.shape[2], input.shape[3])
+        _check(
+            input.shape[:2] == first.shape[:2],
+            lambda i=i, input=input: (
+                f"inputs[{i}] must have the N and C of inputs[0], {tuple(first.shape[:2])}, "
+                f"got shape {tuple(input.shape)}"
+            ),
+        )
+        _check(
+            input.dtype == first.dtype,
+            lambda i=i, input=input: (
+                f"inputs[{i}] must be {dtype_name(first.dtype)} as inputs[0], got {dtype_name(input.dtype)}"
+            ),
+        )
+        _check_same_device(input, f"inputs[{i}]", first, "inputs[0]")
+
+
+def _check_pyramid(spatial_scales: Sequence[float], canonical_scale: float, of: str, num_levels: int) -> None:
+    _check(
+        len(spatial_scales) == num_levels,
+        lambda: f"spatial_scales must hold as many numbers as {of}, {num_levels}, got {len(spatial_scales)}",
+    )
+    for spatial_scale in spatial_scales:
+        _check_spatial_scale("spatial_scales", spatial_scale)
+    _check_spatial_scale("canonical_scale", canonical_scale)
+
+
 def _memory_format(tensor: Tensor) -> torch.memory_format:
     """memory_format_of() of csrc/roi_pool_op.h: as PyTorch's, but whatever N is, which may depend on data."""
     one_image = torch.empty_strided((1, *tensor.shape[1:]), tensor.stride(), device="meta")
@@ -120,7 +157,7 @@ def _(input: Tensor, rois: Tensor, pooled_height: int, pooled_width: int, spatia
     _check_map_size("input", input.shape[2], input.shape[3])
     _check_rois(rois, input, "input")
     _check_output_size(pooled_height, pooled_width)
-    _check_spatial_scale(spatial_scale)
+    _check_spatial_scale("spatial_scale", spatial_scale)
     size = (rois.shape[0], input.shape[1], pooled_height, pooled_width)
     return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=_memory_format(input))
 
@@ -175,6 +212,89 @@ def _(input: Tensor, rois: Tensor, argmax: Tensor) -> Tensor:
     return torch.empty(argmax.shape, dtype=input.dtype, device=argmax.device, memory_format=_memory_format(argmax))
 
 
+@torch.library.register_fake("roipool::multiscale_roi_pool")
+def _(
+    inputs: Sequence[Tensor],
+    rois: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scales: Sequence[float],
+    canonical_scale: float,
+    canonical_level: int,
+) -> Tensor:
+    _check_inputs(inputs)
+    first = inputs[0]
+    _check_rois(rois, first, "inputs[0]")
+    _check_output_size(pooled_height, pooled_width)
+    _check_pyramid(spatial_scales, canonical_scale, "inputs", len(inputs))
+    size = (rois.shape[0], first.shape[1], pooled_height, pooled_width)
+    return torch.empty(size, dtype=first.dtype, device=first.device, memory_format=_memory_format(first))
+
+
+@torch.library.register_fake("roipool::multiscale_roi_pool_with_argmax")
+def _(inputs: Sequence[Tensor], rois: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    output = torch.ops.roipool.multiscale_roi_pool.default(inputs, rois, *arguments)
+    return output, torch.empty_like(output, dtype=torch.int32)
+
+
+@torch.library.register_fake("roipool::multiscale_roi_pool_backward")
+def _(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax: Tensor,
+    batch_size: int,
+    heights: Sequence[int],
+    widths: Sequence[int],
+    spatial_scales: Sequence[float],
+    canonical_scale: float,
+    canonical_level: int,
+) -> list[Tensor]:
+    _check_features(grad_output, "grad_output", "(K, C, PH, PW)")
+    _check_rois(rois, grad_output, "grad_output")
+    _check_argmax(argmax, rois, grad_output, "grad_output")
+    _check_same_shape(grad_output, "grad_output", argmax, "argmax")
+    _check_num_levels("heights", len(heights))
+    _check(
+        len(widths) == len(heights),
+        lambda: f"widths must hold as many numbers as heights, {len(heights)}, got {len(widths)}",
+    )
+    for height, width in zip(heights, widths, strict=True):
+        _check(
+            batch_size >= 0 and height >= 0 and width >= 0,
+            lambda height=height, width=width: (
+                f"batch_size, heights and widths must not be negative, got {batch_size}, {height} and {width}"
+            ),
+        )
+        _check_map_size("grad_inputs", height, width)
+    _check_pyramid(spatial_scales, canonical_scale, "heights", len(heights))
+    memory_format = _memory_format(argmax)
+    return [
+        torch.empty(
+            (batch_size, argmax.shape[1], height, width),
+            dtype=grad_output.dtype,
+            device=argmax.device,
+            memory_format=memory_format,
+        )
+        for height, width in zip(heights, widths, strict=True)
+    ]
+
+
+@torch.library.register_fake("roipool::multiscale_roi_pool_gather")
+def _(
+    inputs: Sequence[Tensor],
+    rois: Tensor,
+    argmax: Tensor,
+    spatial_scales: Sequence[float],
+    canonical_scale: float,
+    canonical_level: int,
+) -> Tensor:
+    _check_inputs(inputs)
+    _check_rois(rois, inputs[0], "inputs[0]")
+    _check_argmax(argmax, rois, inputs[0], "inputs[0]")
+    _check_pyramid(spatial_scales, canonical_scale, "inputs", len(inputs))
+    return torch.empty(argmax.shape, dtype=inputs[0].dtype, device=argmax.device, memory_format=_memory_format(argmax))
+
+
 # Every operator, and what runs at its Autograd key.
 _AUTOGRAD_KERNELS: dict[str, Callable[..., object]] = {
     "roi_pool": autograd.roi_pool,
@@ -182,6 +302,10 @@ _AUTOGRAD_KERNELS: dict[str, Callable[..., object]] = {
     "roi_pool_with_argmax": autograd.roi_pool_with_argmax,
     "roi_pool_backward": autograd.roi_pool_backward,
     "roi_pool_gather": autograd.roi_pool_gather,
+    "multiscale_roi_pool": autograd.multiscale_roi_pool,
+    "multiscale_roi_pool_with_argmax": autograd.multiscale_roi_pool_with_argmax,
+    "multiscale_roi_pool_backward": autograd.multiscale_roi_pool_backward,
+    "multiscale_roi_pool_gather": autograd.multiscale_roi_pool_gather,
 }
 
 
@@ -199,6 +323,10 @@ torch.library.register_vmap("roipool::roi_pool", vmap.roi_pool)
 torch.library.register_vmap("roipool::roi_pool_with_argmax", vmap.roi_pool_with_argmax)
 torch.library.register_vmap("roipool::roi_pool_backward", vmap.roi_pool_backward)
 torch.library.register_vmap("roipool::roi_pool_gather", vmap.roi_pool_gather)
+torch.library.register_vmap("roipool::multiscale_roi_pool", vmap.multiscale_roi_pool)
+torch.library.register_vmap("roipool::multiscale_roi_pool_with_argmax", vmap.multiscale_roi_pool_with_argmax)
+torch.library.register_vmap("roipool::multiscale_roi_pool_backward", vmap.multiscale_roi_pool_backward)
+torch.library.register_vmap("roipool::multiscale_roi_pool_gather", vmap.multiscale_roi_pool_gather)
 
 
 # ---- CUDA. roipool._C_cuda needs a torch with CUDA to load; it is a library of operators, not a Python module.

@@ -11,7 +11,7 @@ so the three differentiate one another, to any order. rois get no gradient.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -146,6 +146,147 @@ class RoIPoolGatherFunction(Function):
             return tangent
 
 
+# ---- The same for a feature pyramid. A Function sees only the tensors that are arguments of their own, so the maps
+# come last, one by one.
+
+MapSizes = tuple[int, list[int], list[int]]  # N, and H and W of each level
+
+
+def map_sizes(inputs: Sequence[Tensor]) -> MapSizes:
+    return inputs[0].shape[0], [map.shape[2] for map in inputs], [map.shape[3] for map in inputs]
+
+
+class MultiScaleRoIPoolFunction(Function):
+    """multiscale_roi_pool_with_argmax, differentiable in inputs."""
+
+    @staticmethod
+    def forward(
+        rois: Tensor,
+        pooled_height: int,
+        pooled_width: int,
+        spatial_scales: Sequence[float],
+        canonical_scale: float,
+        canonical_level: int,
+        *inputs: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        arguments = (list(inputs), rois, pooled_height, pooled_width, spatial_scales, canonical_scale, canonical_level)
+        output, argmax = forward_of_function(ops.multiscale_roi_pool_with_argmax.default, *arguments)
+        return output, argmax
+
+    @staticmethod
+    def setup_context(ctx: Any, arguments: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        rois, _, _, *ctx.pyramid = arguments[:6]
+        _, argmax = output
+        ctx.map_sizes = map_sizes(arguments[6:])
+        ctx.mark_non_differentiable(argmax)
+        ctx.set_materialize_grads(False)  # of argmax, that would be a tensor of zeros in each backward
+        ctx.save_for_backward(rois, argmax)
+        ctx.save_for_forward(rois, argmax)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if grad_output is None:
+            return (None,) * (6 + len(ctx.map_sizes[1]))
+        grad_inputs = call(
+            ops.multiscale_roi_pool_backward.default, grad_output, *ctx.saved_tensors, *ctx.map_sizes, *ctx.pyramid
+        )
+        return None, None, None, None, None, None, *grad_inputs
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, None]:
+        input_tangents = materialize(tangents[6:], ctx.map_sizes)
+        if input_tangents is None:
+            return None, None
+        with modes_of_caller():
+            return ops.multiscale_roi_pool_gather.default(input_tangents, *ctx.saved_tensors, *ctx.pyramid), None
+
+
+def materialize(tangents: Sequence[Tensor | None], sizes: MapSizes) -> list[Tensor] | None:
+    """Zeros for the maps of a pyramid that have no tangent; None where none has."""
+    given = next((tangent for tangent in tangents if tangent is not None), None)
+    if given is None:
+        return None
+    batch_size, heights, widths = sizes
+    return [
+        given.new_zeros(batch_size, given.shape[1], height, width) if tangent is None else tangent
+        for tangent, height, width in zip(tangents, heights, widths, strict=True)
+    ]
+
+
+class MultiScaleRoIPoolBackwardFunction(Function):
+    """multiscale_roi_pool_backward, differentiable in grad_output."""
+
+    @staticmethod
+    def forward(grad_output: Tensor, rois: Tensor, argmax: Tensor, *sizes_and_pyramid: Any) -> tuple[Tensor, ...]:
+        grad_inputs = forward_of_function(
+            ops.multiscale_roi_pool_backward.default, grad_output, rois, argmax, *sizes_and_pyramid
+        )
+        return tuple(grad_inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _, rois, argmax, *ctx.sizes_and_pyramid = inputs
+        ctx.save_for_backward(rois, argmax)
+        ctx.save_for_forward(rois, argmax)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        pyramid = ctx.sizes_and_pyramid[3:]
+        grad = call(ops.multiscale_roi_pool_gather.default, list(grads), *ctx.saved_tensors, *pyramid)
+        return grad, *(None,) * 8
+
+    @staticmethod
+    def jvp(ctx: Any, grad_output_tangent: Tensor, *_: None) -> tuple[Tensor, ...]:
+        with modes_of_caller():
+            return tuple(
+                ops.multiscale_roi_pool_backward.default(
+                    grad_output_tangent, *ctx.saved_tensors, *ctx.sizes_and_pyramid
+                )
+            )
+
+
+class MultiScaleRoIPoolGatherFunction(Function):
+    """multiscale_roi_pool_gather, differentiable in inputs."""
+
+    @staticmethod
+    def forward(
+        rois: Tensor,
+        argmax: Tensor,
+        spatial_scales: Sequence[float],
+        canonical_scale: float,
+        canonical_level: int,
+        *inputs: Tensor,
+    ) -> Tensor:
+        pyramid = (spatial_scales, canonical_scale, canonical_level)
+        output: Tensor = forward_of_function(
+            ops.multiscale_roi_pool_gather.default, list(inputs), rois, argmax, *pyramid
+        )
+        return output
+
+    @staticmethod
+    def setup_context(ctx: Any, arguments: tuple[Any, ...], output: Tensor) -> None:
+        rois, argmax, *ctx.pyramid = arguments[:5]
+        ctx.map_sizes = map_sizes(arguments[5:])
+        ctx.save_for_backward(rois, argmax)
+        ctx.save_for_forward(rois, argmax)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        grad_inputs = call(
+            ops.multiscale_roi_pool_backward.default, grad_output, *ctx.saved_tensors, *ctx.map_sizes, *ctx.pyramid
+        )
+        return None, None, None, None, None, *grad_inputs
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
+        input_tangents = materialize(tangents[5:], ctx.map_sizes)
+        if input_tangents is None:
+            return None
+        with modes_of_caller():
+            tangent: Tensor = ops.multiscale_roi_pool_gather.default(input_tangents, *ctx.saved_tensors, *ctx.pyramid)
+            return tangent
+
+
 def apply(function: type[Function], *arguments: Any) -> Any:
     """Function.apply for what runs at the Autograd key.
 
@@ -239,3 +380,26 @@ def roi_pool_backward(grad_output: Tensor, *arguments: Any) -> Tensor:
 
 def roi_pool_gather(input: Tensor, *arguments: Any) -> Tensor:
     return apply(RoIPoolGatherFunction, input, *arguments)
+
+
+def multiscale_roi_pool(inputs: Sequence[Tensor], rois: Tensor, *arguments: Any) -> Tensor:
+    if any(_is_differentiated(input) for input in inputs):
+        return apply(MultiScaleRoIPoolFunction, rois, *arguments, *inputs)[0]
+    output: Tensor = below_autograd(ops.multiscale_roi_pool.default, inputs, rois, *arguments)
+    return output
+
+
+def multiscale_roi_pool_with_argmax(inputs: Sequence[Tensor], rois: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    if any(_is_differentiated(input) for input in inputs):
+        output, argmax = apply(MultiScaleRoIPoolFunction, rois, *arguments, *inputs)
+    else:
+        output, argmax = below_autograd(ops.multiscale_roi_pool_with_argmax.default, inputs, rois, *arguments)
+    return output, argmax
+
+
+def multiscale_roi_pool_backward(grad_output: Tensor, *arguments: Any) -> list[Tensor]:
+    return list(apply(MultiScaleRoIPoolBackwardFunction, grad_output, *arguments))
+
+
+def multiscale_roi_pool_gather(inputs: Sequence[Tensor], *arguments: Any) -> Tensor:
+    return apply(MultiScaleRoIPoolGatherFunction, *arguments, *inputs)

@@ -47,11 +47,11 @@ def check_input(input: Any, name: str) -> None:
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {dtype_name(input.dtype)}")
 
 
-def check_spatial_scale(spatial_scale: Any) -> None:
+def check_spatial_scale(spatial_scale: Any, name: str = "spatial_scale") -> None:
     if not is_real(spatial_scale):
-        raise TypeError(f"spatial_scale must be a float, got {type(spatial_scale).__name__}")
+        raise TypeError(f"{name} must be a float, got {type(spatial_scale).__name__}")
     if isinstance(spatial_scale, int) and spatial_scale.bit_length() > 1023:
-        raise ValueError("spatial_scale must be finite and greater than 0, got an int beyond the range of floats")
+        raise ValueError(f"{name} must be finite and greater than 0, got an int beyond the range of floats")
 
 
 def check_boxes(boxes: Any, name: str, input: Tensor, input_name: str = "input") -> None:
@@ -65,11 +65,11 @@ def check_boxes(boxes: Any, name: str, input: Tensor, input_name: str = "input")
         raise ValueError(f"{name} must be on the device of {input_name} ({input.device}), got {boxes.device}")
 
 
-def rois_of(boxes: Any, input: Tensor) -> Tensor:
+def rois_of(boxes: Any, input: Tensor, input_name: str = "input") -> Tensor:
     """The (K, 5) form of either form of boxes: rows [batch_index, x1, y1, x2, y2]."""
     knows_sizes = torch._C._get_tracing_state() is None  # torch.jit.trace has tensors for them, and warns of `!=`
     if isinstance(boxes, Tensor):
-        check_boxes(boxes, "boxes", input)
+        check_boxes(boxes, "boxes", input, input_name)
         if boxes.ndim != 2 or (knows_sizes and boxes.shape[1] != 5):
             raise ValueError(
                 "boxes must be a tensor (K, 5), rows [batch_index, x1, y1, x2, y2], or a list of N tensors (L_i, 4), "
@@ -80,11 +80,12 @@ def rois_of(boxes: Any, input: Tensor) -> Tensor:
         raise TypeError(f"boxes must be a tensor (K, 5) or a list of N tensors (L_i, 4), got {type(boxes).__name__}")
     if knows_sizes and input.ndim == 4 and len(boxes) != input.shape[0]:
         raise ValueError(
-            f"boxes must hold one tensor (L_i, 4) for each of the {input.shape[0]} images of input, got {len(boxes)}"
+            f"boxes must hold one tensor (L_i, 4) for each of the {input.shape[0]} images of {input_name}, "
+            f"got {len(boxes)}"
         )
     parts = []
     for i, image_boxes in enumerate(boxes):
-        check_boxes(image_boxes, f"boxes[{i}]", input)
+        check_boxes(image_boxes, f"boxes[{i}]", input, input_name)
         if image_boxes.ndim != 2 or (knows_sizes and image_boxes.shape[1] != 4):
             raise ValueError(
                 f"boxes[{i}] must have shape (L, 4), rows [x1, y1, x2, y2], got shape {tuple(image_boxes.shape)}"
@@ -200,6 +201,125 @@ def roi_pool(
     if is_plain_call():  # what the dispatcher would come to
         return autograd.roi_pool(*arguments)
     pooled: Tensor = torch.ops.roipool.roi_pool.default(*arguments)
+    return pooled
+
+
+@overload
+def multiscale_roi_pool(
+    inputs: Sequence[Tensor],
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scales: Sequence[float],
+    *,
+    canonical_scale: float = 224,
+    canonical_level: int = 4,
+    return_argmax: Literal[False] = False,
+) -> Tensor: ...
+
+
+@overload
+def multiscale_roi_pool(
+    inputs: Sequence[Tensor],
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scales: Sequence[float],
+    *,
+    canonical_scale: float = 224,
+    canonical_level: int = 4,
+    return_argmax: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def multiscale_roi_pool(
+    inputs: Sequence[Tensor],
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scales: Sequence[float],
+    *,
+    canonical_scale: float = 224,
+    canonical_level: int = 4,
+    return_argmax: bool,
+) -> Tensor | tuple[Tensor, Tensor]: ...
+
+
+def multiscale_roi_pool(
+    inputs: Sequence[Tensor],
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scales: Sequence[float],
+    *,
+    canonical_scale: float = 224,
+    canonical_level: int = 4,
+    return_argmax: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """:func:`roi_pool` from a feature pyramid: each region from the level that fits its size.
+
+    The level is chosen as in Lin et al., Feature Pyramid Networks (2017), equation 1, and to the last bit as
+    :class:`torchvision.ops.MultiScaleRoIAlign` does (on CPU):
+    ``floor(canonical_level + log2(sqrt((x2 - x1) * (y2 - y1)) / canonical_scale) + 1e-6)``, where ``inputs[0]`` is
+    level ``-log2(spatial_scales[0])``, every further map one level more, and what lies outside goes to the first or
+    last map. A region without an area, a malformed one say, is pooled from the first.
+
+    It is one call of one operator, with no synchronisation, whatever the levels of the regions.
+
+    Args:
+        inputs: feature maps of 1 to 8 levels, finest first, each of shape ``(N, C, H, W)`` with H and W of its own, as
+            in :func:`roi_pool`. They have one dtype; the first one's memory format is that of the output.
+        boxes: as in :func:`roi_pool`.
+        output_size: as in :func:`roi_pool`.
+        spatial_scales: of each level, feature cells per image pixel, ``1 / stride``; finite and greater than 0.
+        canonical_scale: size in image pixels, the square root of the area, of the regions that belong to
+            ``canonical_level``; finite and greater than 0.
+        canonical_level: the level of a region of ``canonical_scale``. Level ``l`` has ``spatial_scale = 2 ** -l``.
+        return_argmax: also return where each value was found.
+
+    Returns:
+        As :func:`roi_pool`; ``argmax`` is an offset in the region's map. Differentiable in all of ``inputs``, in
+        reverse and forward mode, to any order, with gradients that have the same bits in every run.
+
+    Raises:
+        TypeError: an argument is of the wrong type, or a tensor of the wrong dtype.
+        ValueError: as :func:`roi_pool`; also inputs that differ in N, C, dtype or device, less than 1 or more than 8 of
+            them, or another number of ``spatial_scales``.
+    """
+    if not isinstance(inputs, (list, tuple)):
+        raise TypeError(f"inputs must be a list of tensors (N, C, H, W), got {type(inputs).__name__}")
+    tensors = (*inputs, *boxes) if isinstance(boxes, (list, tuple)) else (*inputs, boxes)
+    if has_torch_function(tensors):
+        result: Tensor | tuple[Tensor, Tensor] = handle_torch_function(
+            cast(Any, multiscale_roi_pool),
+            tensors,
+            inputs,
+            boxes,
+            output_size,
+            spatial_scales,
+            canonical_scale=canonical_scale,
+            canonical_level=canonical_level,
+            return_argmax=return_argmax,
+        )
+        return result
+    for i, input in enumerate(inputs):
+        check_input(input, f"inputs[{i}]")
+    if len(inputs) == 0:
+        raise ValueError("inputs must hold 1 to 8 levels, got 0")
+    if not isinstance(spatial_scales, (list, tuple)):
+        raise TypeError(f"spatial_scales must be a list of floats, got {type(spatial_scales).__name__}")
+    for i, spatial_scale in enumerate(spatial_scales):
+        check_spatial_scale(spatial_scale, f"spatial_scales[{i}]")
+    check_spatial_scale(canonical_scale, "canonical_scale")
+    if not is_int(canonical_level):
+        raise TypeError(f"canonical_level must be an int, got {type(canonical_level).__name__}")
+    pooled_height, pooled_width = pair(output_size)
+    rois = rois_of(boxes, inputs[0], "inputs[0]")
+    pyramid = (list(spatial_scales), canonical_scale, canonical_level)
+    arguments = (list(inputs), rois, pooled_height, pooled_width, *pyramid)
+    if return_argmax:
+        output, argmax = torch.ops.roipool.multiscale_roi_pool_with_argmax.default(*arguments)
+        return output, argmax
+    if is_plain_call():  # what the dispatcher would come to
+        return autograd.multiscale_roi_pool(*arguments)
+    pooled: Tensor = torch.ops.roipool.multiscale_roi_pool.default(*arguments)
     return pooled
 
 

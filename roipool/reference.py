@@ -1,5 +1,6 @@
 """What roipool computes, in plain PyTorch: slow and obvious. The tests hold the native kernels to it, bit for bit."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -78,6 +79,38 @@ def roi_pool(
     return (pooled, argmax) if return_argmax else pooled
 
 
+def levels_of(boxes: Tensor, spatial_scales: Sequence[float], canonical_scale: float, canonical_level: int) -> Tensor:
+    """(K,): the index of the map that each of boxes (K, 4), in image pixels, is pooled from."""
+    boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
+    size = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
+    level = (canonical_level + (size / canonical_scale).log2() + 1e-6).floor()
+    first_level = -round(math.log2(spatial_scales[0]))
+    return (level - first_level).nan_to_num(nan=0).clamp(0, len(spatial_scales) - 1).long()
+
+
+def multiscale_roi_pool(
+    inputs: Sequence[Tensor],
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scales: Sequence[float],
+    *,
+    canonical_scale: float = 224,
+    canonical_level: int = 4,
+    return_argmax: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """What :func:`roipool.multiscale_roi_pool` computes, level by level. On the terms of :func:`roi_pool`."""
+    rois = rois_of(boxes, inputs[0])
+    rois = rois.to(torch.promote_types(rois.dtype, torch.float32))
+    size = (len(rois), inputs[0].shape[1], *pair(output_size))
+    output = torch.zeros(size, dtype=inputs[0].dtype)
+    argmax = torch.full(size, -1, dtype=torch.int32)
+    levels = levels_of(rois[:, 1:], spatial_scales, canonical_scale, canonical_level)
+    for level, (input, spatial_scale) in enumerate(zip(inputs, spatial_scales, strict=True)):
+        here = levels == level
+        output[here], argmax[here] = roi_pool(input, rois[here], output_size, spatial_scale, return_argmax=True)
+    return (output, argmax) if return_argmax else output
+
+
 def roi_pool_backward(grad_output: Tensor, boxes: Tensor, argmax: Tensor, input_shape: Sequence[int]) -> Tensor:
     """The gradient of ``input``, summed in the order that fixes its bits: ascending region, then row, then column."""
     num_images, channels, height, width = input_shape
@@ -92,3 +125,21 @@ def roi_pool_backward(grad_output: Tensor, boxes: Tensor, argmax: Tensor, input_
                 if hit.any():
                     sums[int(image), channel[hit], cell[hit]] += grad_output[k, hit, p, q].to(sums_dtype)
     return sums.to(grad_output.dtype).view(num_images, channels, height, width)
+
+
+def multiscale_roi_pool_backward(
+    grad_output: Tensor,
+    boxes: Tensor,
+    argmax: Tensor,
+    input_shapes: Sequence[Sequence[int]],
+    spatial_scales: Sequence[float],
+    *,
+    canonical_scale: float = 224,
+    canonical_level: int = 4,
+) -> list[Tensor]:
+    """The gradients of ``inputs``."""
+    levels = levels_of(boxes[:, 1:], spatial_scales, canonical_scale, canonical_level)
+    return [
+        roi_pool_backward(grad_output[levels == level], boxes[levels == level], argmax[levels == level], shape)
+        for level, shape in enumerate(input_shapes)
+    ]

@@ -107,3 +107,54 @@ def roi_pool_gather(info: Any, in_dims: Dims, input: Tensor, rois: Tensor, argma
     folded = fold_forward(problems, in_dims, input, rois)
     output = ops.roi_pool_gather.default(*folded, fold(argmax, in_dims[2], problems))
     return unfold(output, problems, num_regions(rois, in_dims[1], problems)), 0
+
+
+# ---- The same for a feature pyramid, whose maps are folded one by one. `in_dims` has a list of dimensions for them.
+
+
+def multiscale_roi_pool(
+    info: Any, in_dims: Any, inputs: list[Tensor], rois: Tensor, *arguments: Any
+) -> tuple[Tensor, int]:
+    folded = fold_pyramid(info.batch_size, in_dims, inputs, rois)
+    output = ops.multiscale_roi_pool.default(*folded, *arguments)
+    return unfold(output, info.batch_size, num_regions(rois, in_dims[1], info.batch_size)), 0
+
+
+def multiscale_roi_pool_with_argmax(
+    info: Any, in_dims: Any, inputs: list[Tensor], rois: Tensor, *arguments: Any
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    folded = fold_pyramid(info.batch_size, in_dims, inputs, rois)
+    output, argmax = ops.multiscale_roi_pool_with_argmax.default(*folded, *arguments)
+    size = num_regions(rois, in_dims[1], info.batch_size)
+    return (unfold(output, info.batch_size, size), unfold(argmax, info.batch_size, size)), (0, 0)
+
+
+def fold_pyramid(problems: int, in_dims: Any, inputs: list[Tensor], rois: Tensor) -> tuple[list[Tensor], Tensor]:
+    inputs_dims, rois_dim, *_ = in_dims
+    if all(dim is None for dim in inputs_dims):  # just more regions of the same images
+        return inputs, fold(rois, rois_dim, problems)
+    maps = [for_each_problem(input, dim, problems) for input, dim in zip(inputs, inputs_dims, strict=True)]
+    return [map.flatten(0, 1) for map in maps], fold_rois(rois, rois_dim, problems, maps[0].shape[1])
+
+
+def multiscale_roi_pool_backward(
+    info: Any, in_dims: Dims, grad_output: Tensor, rois: Tensor, argmax: Tensor, batch_size: int, *arguments: Any
+) -> tuple[list[Tensor], list[int]]:
+    problems = info.batch_size
+    grad_inputs = ops.multiscale_roi_pool_backward.default(
+        fold(grad_output, in_dims[0], problems),
+        fold_rois(rois, in_dims[1], problems, batch_size),
+        fold(argmax, in_dims[2], problems),
+        problems * batch_size,
+        *arguments,
+    )
+    return [grad.unflatten(0, (problems, batch_size)) for grad in grad_inputs], [0] * len(grad_inputs)
+
+
+def multiscale_roi_pool_gather(
+    info: Any, in_dims: Any, inputs: list[Tensor], rois: Tensor, argmax: Tensor, *pyramid: Any
+) -> tuple[Tensor, int]:
+    problems = info.batch_size
+    folded = fold_pyramid(problems, in_dims, inputs, rois)
+    output = ops.multiscale_roi_pool_gather.default(*folded, fold(argmax, in_dims[2], problems), *pyramid)
+    return unfold(output, problems, num_regions(rois, in_dims[1], problems)), 0

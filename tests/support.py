@@ -170,3 +170,53 @@ def problems(draw):
     )
     rois = rois.to(draw(st.sampled_from(DTYPES)))
     return x, layout, rois, (draw(st.integers(1, 8)), draw(st.integers(1, 8))), spatial_scale
+
+
+# ---- The same for feature pyramids.
+
+
+def check_pyramid_against_reference(backend, maps, rois, output_size, pyramid):
+    """As check_against_reference; pyramid is (spatial_scales, canonical_scale, canonical_level)."""
+    ops = backend.ops
+    maps, rois = [x.to(backend.device) for x in maps], rois.to(backend.device)
+    spatial_scales, canonical_scale, canonical_level = pyramid
+    canonical = {"canonical_scale": canonical_scale, "canonical_level": canonical_level}
+    expected, expected_argmax = reference.multiscale_roi_pool(
+        [x.cpu() for x in maps], rois.cpu(), output_size, spatial_scales, **canonical, return_argmax=True
+    )
+    output, argmax = ops.multiscale_roi_pool_with_argmax(maps, rois, *output_size, *pyramid)
+    assert_same_bits(output, expected)
+    assert_same_bits(argmax, expected_argmax)
+    assert_same_bits(ops.multiscale_roi_pool(maps, rois, *output_size, *pyramid), expected)
+
+    n = maps[0].shape[0]
+    heights, widths = [x.shape[2] for x in maps], [x.shape[3] for x in maps]
+    grad_output = features(output.shape, maps[0].dtype, seed=len(rois))
+    grads = ops.multiscale_roi_pool_backward(grad_output.to(backend.device), rois, argmax, n, heights, widths, *pyramid)
+    expected_grads = reference.multiscale_roi_pool_backward(
+        grad_output, rois.cpu(), expected_argmax, [x.shape for x in maps], spatial_scales, **canonical
+    )
+    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+        assert_same_bits(grad, expected_grad)
+
+    assert_same_bits(ops.multiscale_roi_pool_gather(maps, rois, argmax, *pyramid), expected)
+
+
+@st.composite
+def pyramid_problems(draw):
+    """Maps of an image of 64 x 80 pixels, and some that have little to do with one."""
+    num_levels = draw(st.integers(1, 8))
+    batch_size, channels = draw(st.integers(1, 3)), draw(st.sampled_from([1, 3, 16, 20, 67]))
+    first_level = draw(st.integers(0, 3))
+    seed = draw(st.integers(0, 2**32 - 1))
+    dtype = draw(st.sampled_from(DTYPES))
+    kind = draw(st.sampled_from(["distinct", "ties", "special"]))
+    maps = []
+    for i in range(num_levels):
+        stride = 2 ** (first_level + i)
+        size = (-(-64 // stride), -(-80 // stride)) if draw(st.booleans()) else (3, 5)
+        maps.append(draw(st.sampled_from(LAYOUTS))(features((batch_size, channels, *size), dtype, seed + i, kind)))
+    rois = random_rois(draw(st.integers(0, 30)), batch_size, 64.0, 80.0, seed, wild=draw(st.booleans()))
+    rois = rois.to(draw(st.sampled_from(DTYPES)))
+    pyramid = ([2.0 ** -(first_level + i) for i in range(num_levels)], draw(st.sampled_from([224.0, 16.0, 5.0])), 3)
+    return maps, rois, (draw(st.integers(1, 8)), draw(st.integers(1, 8))), pyramid

@@ -51,10 +51,27 @@ int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // ---- Regions.
 
+// The problem as one level of a pyramid sees it: its maps, and the regions that are pooled from them, ascending.
+struct LevelProblem : RoIPoolProblem {
+  FeatureMaps maps;
+  std::vector<int64_t> regions;
+
+  LevelProblem(const RoIPoolProblem& problem, int64_t level) : RoIPoolProblem(problem), maps(problem.levels[level]) {
+    regions.reserve(num_rois);
+    for (int64_t k = 0; k < num_rois; ++k) {
+      if (level_of_region(k) == level) {
+        regions.push_back(k);
+      }
+    }
+  }
+
+  int64_t num_regions() const { return static_cast<int64_t>(regions.size()); }
+};
+
 // The bins of one region at a time, on both axes.
 class Bins {
  public:
-  explicit Bins(const RoIPoolProblem& problem)
+  explicit Bins(const LevelProblem& problem)
       : problem_(problem), rows_(problem.pooled_height), columns_(problem.pooled_width) {}
 
   // Moves to region k. Returns the image that it lies in, or -1 where all its bins are empty by decree: a batch index
@@ -115,7 +132,7 @@ class Bins {
   int64_t locate(const T* roi) {
     const FeatureMaps& maps = problem_.maps;
     const T spatial_scale = static_cast<T>(maps.spatial_scale);
-    const int64_t image = image_of(roi, maps.num_images);
+    const int64_t image = image_of(roi, problem_.num_images);
     Axis<T> x;
     Axis<T> y;
     if (image < 0 || !make_axis(roi[1], roi[3], spatial_scale, maps.width, problem_.pooled_width, &x) ||
@@ -131,27 +148,28 @@ class Bins {
     return image;
   }
 
-  const RoIPoolProblem& problem_;
+  const LevelProblem& problem_;
   std::vector<Window> rows_;
   std::vector<Window> columns_;
 };
 
-// The regions first .. last-1 of each image, in ascending order.
+// The regions problem.regions[first .. last-1] of each image, in ascending order.
 class RegionsByImage {
  public:
-  RegionsByImage(const RoIPoolProblem& problem, int64_t first, int64_t last)
-      : starts_(problem.maps.num_images + 2, 0), regions_(last - first) {
-    const int64_t num_images = problem.maps.num_images;
+  RegionsByImage(const LevelProblem& problem, int64_t first, int64_t last)
+      : starts_(problem.num_images + 2, 0), regions_(last - first) {
+    const int64_t num_images = problem.num_images;
     const auto bucket_of = [&](int64_t k) {  // those of no image come last
       const int64_t image = problem.image_of_region(k);
       return image < 0 ? num_images : image;
     };
-    for (int64_t k = first; k < last; ++k) {
-      ++starts_[bucket_of(k) + 1];
+    for (int64_t i = first; i < last; ++i) {
+      ++starts_[bucket_of(problem.regions[i]) + 1];
     }
     std::partial_sum(starts_.begin(), starts_.end(), starts_.begin());
     std::vector<int64_t> next(starts_.begin(), starts_.end() - 1);
-    for (int64_t k = first; k < last; ++k) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t k = problem.regions[i];
       regions_[next[bucket_of(k)]++] = k;
     }
   }
@@ -169,10 +187,10 @@ class RegionsByImage {
 };
 
 // The cells that all bins visit together.
-int64_t count_visits(const RoIPoolProblem& problem) {
+int64_t count_visits(const LevelProblem& problem) {
   int64_t visits = 0;
   Bins bins(problem);
-  for (int64_t k = 0; k < problem.num_rois; ++k) {
+  for (const int64_t k : problem.regions) {
     visits += bins.locate(k) < 0 ? 0 : bins.num_visits();
   }
   return visits;
@@ -201,16 +219,16 @@ void clear_region(const RoIPoolProblem& problem, int64_t k, scalar_t* output, in
 // Calls function(bins, image, k, c) in parallel for each channel of each region that has bins, and clears the others.
 // Every thread makes a function of its own. work_per_channel is in elements, as for grain_of.
 template <typename scalar_t, typename MakeFunction>
-void for_each_channel(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax, int64_t work_per_channel,
+void for_each_channel(const LevelProblem& problem, scalar_t* output, int32_t* argmax, int64_t work_per_channel,
                       const MakeFunction& make_function) {
   const int64_t channels = problem.channels;
-  parallel_for(0, problem.num_rois * channels, grain_of(work_per_channel), [&](int64_t begin, int64_t end) {
+  parallel_for(0, problem.num_regions() * channels, grain_of(work_per_channel), [&](int64_t begin, int64_t end) {
     auto function = make_function();
     Bins bins(problem);
     int64_t located = -1;
     int64_t image = -1;
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t k = task / channels;
+      const int64_t k = problem.regions[task / channels];
       const int64_t c = task % channels;
       if (k != located) {
         image = bins.locate(k);
@@ -228,8 +246,8 @@ void for_each_channel(const RoIPoolProblem& problem, scalar_t* output, int32_t* 
 // Pools one channel of one region cell by cell from the map as it lies in memory: the plain form of what the inner
 // loops do, for what is too little for them, or too large. argmax may be null.
 template <bool kChannelsLast, typename scalar_t>
-void pool_channel(const RoIPoolProblem& problem, const Bins& bins, int64_t image, int64_t k, int64_t c,
-                  scalar_t* output, int32_t* argmax) {
+void pool_channel(const LevelProblem& problem, const Bins& bins, int64_t image, int64_t k, int64_t c, scalar_t* output,
+                  int32_t* argmax) {
   const FeatureMaps& maps = problem.maps;
   const int64_t cell_stride = kChannelsLast ? maps.cell_stride : 1;
   const scalar_t* map = static_cast<const scalar_t*>(maps.data) + image * maps.image_stride + c * maps.channel_stride;
@@ -263,8 +281,8 @@ void pool_channel(const RoIPoolProblem& problem, const Bins& bins, int64_t image
 }
 
 template <typename scalar_t>
-void pool_channel(const RoIPoolProblem& problem, const Bins& bins, int64_t image, int64_t k, int64_t c,
-                  scalar_t* output, int32_t* argmax) {
+void pool_channel(const LevelProblem& problem, const Bins& bins, int64_t image, int64_t k, int64_t c, scalar_t* output,
+                  int32_t* argmax) {
   if (problem.channels_last) {
     pool_channel<true>(problem, bins, image, k, c, output, argmax);
   } else {
@@ -273,8 +291,8 @@ void pool_channel(const RoIPoolProblem& problem, const Bins& bins, int64_t image
 }
 
 template <typename scalar_t>
-void forward_cells(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) {
-  const int64_t work = problem.num_bins() + count_visits(problem) / std::max<int64_t>(1, problem.num_rois);
+void forward_cells(const LevelProblem& problem, scalar_t* output, int32_t* argmax) {
+  const int64_t work = problem.num_bins() + count_visits(problem) / std::max<int64_t>(1, problem.num_regions());
   for_each_channel(problem, output, argmax, work, [&] {
     return [&](const Bins& bins, int64_t image, int64_t k, int64_t c) {
       pool_channel(problem, bins, image, k, c, output, argmax);
@@ -305,21 +323,21 @@ class Staging {
 template <typename scalar_t>
 class BlockForward {
  public:
-  BlockForward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax)
+  BlockForward(const LevelProblem& problem, scalar_t* output, int32_t* argmax)
       : problem_(problem),
         output_(output),
         argmax_(argmax),
         num_blocks_(divide_up(problem.channels, kBlock)),
         block_size_(problem.maps.num_cells() * Loops::padded(std::min(kBlock, problem.channels))),
         reach_(problem.num_rois, 1),
-        most_reach_(problem.maps.num_images, 1) {
+        most_reach_(problem.num_images, 1) {
     if (argmax == nullptr) {
       find_reaches();
     }
   }
 
   void run() const {
-    if (problem_.maps.num_images * num_blocks_ >= 2 * torch::stable::get_num_threads()) {
+    if (problem_.num_images * num_blocks_ >= 2 * torch::stable::get_num_threads()) {
       run_by_blocks();
     } else {
       run_by_regions();
@@ -341,7 +359,7 @@ class BlockForward {
 
   // What a thread works with.
   struct Worker {
-    explicit Worker(const RoIPoolProblem& problem)
+    explicit Worker(const LevelProblem& problem)
         : bins(problem),
           values(problem.num_bins() * kBlock),
           cells(problem.num_bins() * kBlock),
@@ -360,11 +378,11 @@ class BlockForward {
   void find_reaches() {
     constexpr int64_t kMostReach = 16;
     constexpr int64_t kVisitsToRaise = 4;  // of each cell
-    const int64_t num_rois = problem_.num_rois;
-    std::vector<int64_t> visits_of(num_rois, 0);
-    parallel_for(0, num_rois, grain_of(problem_.num_bins()), [&](int64_t begin, int64_t end) {
+    std::vector<int64_t> visits_of(problem_.num_rois, 0);
+    parallel_for(0, problem_.num_regions(), grain_of(problem_.num_bins()), [&](int64_t begin, int64_t end) {
       Bins bins(problem_);
-      for (int64_t k = begin; k < end; ++k) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t k = problem_.regions[i];
         if (bins.locate(k) >= 0) {
           visits_of[k] = bins.num_visits();
           const int64_t least_height = bins.least_height();
@@ -374,13 +392,13 @@ class BlockForward {
         }
       }
     });
-    std::vector<int64_t> visits(problem_.maps.num_images * (kMostReach + 1), 0);  // of regions of that reach and more
-    for (int64_t k = 0; k < num_rois; ++k) {
+    std::vector<int64_t> visits(problem_.num_images * (kMostReach + 1), 0);  // of regions of that reach and more
+    for (const int64_t k : problem_.regions) {
       for (int64_t reach = 2; reach <= reach_[k]; reach *= 2) {
         visits[problem_.image_of_region(k) * (kMostReach + 1) + reach] += visits_of[k];
       }
     }
-    for (int64_t image = 0; image < problem_.maps.num_images; ++image) {
+    for (int64_t image = 0; image < problem_.num_images; ++image) {
       int64_t& most = most_reach_[image];
       const auto saved = [&](int64_t reach) { return visits[image * (kMostReach + 1) + reach] / reach; };
       while (most < kMostReach && saved(2 * most) >= kVisitsToRaise * problem_.maps.num_cells()) {
@@ -404,8 +422,8 @@ class BlockForward {
   // A thread packs a block and pools all regions of its image from it: the block never leaves its cache, and no more
   // than one for each thread takes memory.
   void run_by_blocks() const {
-    const int64_t num_images = problem_.maps.num_images;
-    const RegionsByImage regions(problem_, 0, problem_.num_rois);
+    const int64_t num_images = problem_.num_images;
+    const RegionsByImage regions(problem_, 0, problem_.num_regions());
     parallel_for(0, num_images * num_blocks_, 1, [&](int64_t begin, int64_t end) {
       Worker worker(problem_);
       const Scratch<lane_t> lanes(block_size_);
@@ -429,8 +447,8 @@ class BlockForward {
   // all that lie in one image for one block after the other. Where a thread would get so few regions that fetching the
   // block is most of the work, blocks are shared out, too.
   void run_by_regions() const {
-    const int64_t num_images = problem_.maps.num_images;
-    const RegionsByImage regions(problem_, 0, problem_.num_rois);
+    const int64_t num_images = problem_.num_images;
+    const RegionsByImage regions(problem_, 0, problem_.num_regions());
     const Scratch<lane_t> lanes(num_images * num_blocks_ * block_size_);
     std::vector<Packed> packed(num_images * num_blocks_);  // block by block, and in it, image by image
     parallel_for(0, num_images * num_blocks_, grain_of(block_size_), [&](int64_t begin, int64_t end) {
@@ -460,15 +478,15 @@ class BlockForward {
 
   void pool_by_regions(const std::vector<Packed>& packed, int64_t reach) const {
     constexpr int64_t kRegionsWorthABlock = 64;
-    const int64_t num_images = problem_.maps.num_images;
-    const int64_t num_rois = problem_.num_rois;
-    const int64_t splits = num_rois >= kRegionsWorthABlock * torch::stable::get_num_threads() ? 1 : num_blocks_;
+    const int64_t num_images = problem_.num_images;
+    const int64_t num_regions = problem_.num_regions();
+    const int64_t splits = num_regions >= kRegionsWorthABlock * torch::stable::get_num_threads() ? 1 : num_blocks_;
     const int64_t grain = grain_of(problem_.region_stride / splits);
-    parallel_for(0, num_rois * splits, grain, [&](int64_t begin, int64_t end) {
+    parallel_for(0, num_regions * splits, grain, [&](int64_t begin, int64_t end) {
       Worker worker(problem_);
-      for (int64_t split = begin / num_rois; split * num_rois < end; ++split) {
-        const int64_t first = std::max(begin - split * num_rois, int64_t{0});
-        const int64_t last = std::min(end - split * num_rois, num_rois);
+      for (int64_t split = begin / num_regions; split * num_regions < end; ++split) {
+        const int64_t first = std::max(begin - split * num_regions, int64_t{0});
+        const int64_t last = std::min(end - split * num_regions, num_regions);
         const RegionsByImage run(problem_, first, last);
         for (int64_t image = 0; image < num_images; ++image) {
           for (int64_t block = split * num_blocks_ / splits; block < (split + 1) * num_blocks_ / splits; ++block) {
@@ -534,7 +552,7 @@ class BlockForward {
     }
   }
 
-  const RoIPoolProblem& problem_;
+  const LevelProblem& problem_;
   scalar_t* output_;
   int32_t* argmax_;
   const Loops& loops_ = inner_loops_of(scalar_t());
@@ -553,12 +571,12 @@ inline const RowLoops<Float64Lanes>& row_loops_of(double) { return cpu_capabilit
 template <typename scalar_t>
 class RowForward {
  public:
-  RowForward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax)
+  RowForward(const LevelProblem& problem, scalar_t* output, int32_t* argmax)
       : problem_(problem),
         output_(output),
         argmax_(argmax),
         num_cells_(problem.maps.num_cells()),
-        num_planes_(problem.maps.num_images * problem.channels),
+        num_planes_(problem.num_images * problem.channels),
         copied_(kInPlace && !problem.channels_last ? 0 : num_planes_ * num_cells_),
         planes_(num_planes_),
         plain_(num_planes_) {}
@@ -585,7 +603,7 @@ class RowForward {
 
   // What a thread works with.
   struct Worker {
-    explicit Worker(const RoIPoolProblem& problem)
+    explicit Worker(const LevelProblem& problem)
         : scratch(Loops::scratch_size(problem.maps.width, problem.pooled_width)),
           cell_scratch(Loops::scratch_size(problem.maps.width, problem.pooled_width)),
           values(problem.num_bins()),
@@ -631,7 +649,7 @@ class RowForward {
     }
   }
 
-  const RoIPoolProblem& problem_;
+  const LevelProblem& problem_;
   scalar_t* output_;
   int32_t* argmax_;
   const Loops& loops_ = row_loops_of(lane_t());
@@ -644,14 +662,13 @@ class RowForward {
 
 // Whether the regions are enough work to prepare the maps for it: preparing a cell costs a fraction of visiting it
 // the plain way. Where there are many bins there is no need to look at them.
-bool pays_to_prepare(const RoIPoolProblem& problem) {
-  const int64_t enough = problem.maps.num_images * problem.maps.num_cells() / 4;
-  return problem.num_rois * problem.num_bins() >= enough || count_visits(problem) >= enough;
+bool pays_to_prepare(const LevelProblem& problem) {
+  const int64_t enough = problem.num_images * problem.maps.num_cells() / 4;
+  return problem.num_regions() * problem.num_bins() >= enough || count_visits(problem) >= enough;
 }
 
-// output, argmax: [K, C, PH, PW]; argmax may be null
 template <typename scalar_t>
-void forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) {
+void forward_level(const LevelProblem& problem, scalar_t* output, int32_t* argmax) {
   constexpr int64_t kFewChannels = 16;
   if (problem.maps.num_cells() == 0 || !pays_to_prepare(problem)) {
     forward_cells(problem, output, argmax);
@@ -661,6 +678,14 @@ void forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) {
     RowForward<scalar_t>(problem, output, argmax).run();
   } else {
     forward_cells(problem, output, argmax);
+  }
+}
+
+// output, argmax: [K, C, PH, PW]; argmax may be null
+template <typename scalar_t>
+void forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) {
+  for (int64_t level = 0; level < problem.num_levels; ++level) {
+    forward_level(LevelProblem(problem, level), output, argmax);
   }
 }
 
@@ -692,13 +717,13 @@ struct ScatterBlock {
 
 // Channels that a thread scatters to at a time: enough that what it reads of a region is of some length, few enough
 // that their cells stay in its cache and that all threads have work.
-int64_t scatter_channels(const RoIPoolProblem& problem) {
+int64_t scatter_channels(const LevelProblem& problem) {
   constexpr int64_t kCacheBytes = 1 << 20;
   const int64_t most = problem.channels_last ? 32 : 16;
   const int64_t least = problem.channels_last ? 16 : 1;  // a line of cache
   const int64_t in_cache =
       kCacheBytes / static_cast<int64_t>(sizeof(float)) / std::max<int64_t>(1, problem.maps.num_cells());
-  const int64_t share = problem.maps.num_images * problem.channels / (4 * torch::stable::get_num_threads());
+  const int64_t share = problem.num_images * problem.channels / (4 * torch::stable::get_num_threads());
   return std::clamp(std::min(in_cache, share), least, most);
 }
 
@@ -707,7 +732,7 @@ int64_t scatter_channels(const RoIPoolProblem& problem) {
 //
 //   sums  of the block, 0 at first: [channels][num_cells] by channel_stride, or [num_cells][channels] by cell_stride
 template <typename scalar_t, typename sum_t>
-void scatter(const RoIPoolProblem& problem, const RegionsByImage& regions, const ScatterBlock& block,
+void scatter(const LevelProblem& problem, const RegionsByImage& regions, const ScatterBlock& block,
              const scalar_t* grad_output, const int32_t* argmax, sum_t* sums, int64_t channel_stride,
              int64_t cell_stride) {
   const int64_t num_bins = problem.num_bins();
@@ -749,14 +774,14 @@ void scatter(const RoIPoolProblem& problem, const RegionsByImage& regions, const
   }
 }
 
-// grad_output, argmax: [K, C, PH, PW]; problem.maps.data is grad_input, every element of which is written
 template <typename scalar_t>
-void backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const int32_t* argmax) {
+void backward_level(const LevelProblem& problem, const scalar_t* grad_output, const int32_t* argmax) {
   using sum_t = wide_t<scalar_t>;
   const FeatureMaps& maps = problem.maps;
   auto* grad_input = static_cast<scalar_t*>(maps.data);
   const int64_t most_channels = std::min(scatter_channels(problem), problem.channels);
-  const int64_t num_blocks = most_channels == 0 ? 0 : maps.num_images * divide_up(problem.channels, most_channels);
+  const int64_t num_images = problem.num_images;
+  const int64_t num_blocks = most_channels == 0 ? 0 : num_images * divide_up(problem.channels, most_channels);
   if (num_blocks == 0) {
     return;
   }
@@ -767,14 +792,14 @@ void backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const 
   // they fill but a part of the cache.
   const bool in_place =
       std::is_same_v<scalar_t, sum_t> && (!problem.channels_last || most_channels == problem.channels);
-  const RegionsByImage regions(problem, 0, problem.num_rois);
+  const RegionsByImage regions(problem, 0, problem.num_regions());
 
   parallel_for(0, num_blocks * num_parts, grain_of(most_cells * most_channels), [&](int64_t begin, int64_t end) {
     const Scratch<sum_t> buffer(in_place ? 0 : most_cells * most_channels);
     for (int64_t task = begin; task < end; ++task) {
       ScatterBlock block;
-      block.image = task / num_parts % maps.num_images;  // every thread gets blocks of all images: the work is even
-      block.channel = task / num_parts / maps.num_images * most_channels;
+      block.image = task / num_parts % num_images;  // every thread gets blocks of all images: the work is even
+      block.channel = task / num_parts / num_images * most_channels;
       block.channels = std::min(most_channels, problem.channels - block.channel);
       block.first_cell = task % num_parts * most_cells;
       block.num_cells = std::clamp<int64_t>(maps.num_cells() - block.first_cell, 0, most_cells);
@@ -802,14 +827,19 @@ void backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const 
   });
 }
 
+// grad_output, argmax: [K, C, PH, PW]; the maps are grad_inputs, every element of which is written
+template <typename scalar_t>
+void backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const int32_t* argmax) {
+  for (int64_t level = 0; level < problem.num_levels; ++level) {
+    backward_level(LevelProblem(problem, level), grad_output, argmax);
+  }
+}
+
 // ---- Gather.
 
 // argmax, output: [K, C, PH, PW]
 template <typename scalar_t>
 void gather(const RoIPoolProblem& problem, const int32_t* argmax, scalar_t* output) {
-  const FeatureMaps& maps = problem.maps;
-  const auto* input = static_cast<const scalar_t*>(maps.data);
-  const int64_t num_cells = maps.num_cells();
   parallel_for(0, problem.num_rois, grain_of(problem.region_stride), [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {
       const int64_t image = problem.image_of_region(k);
@@ -817,11 +847,13 @@ void gather(const RoIPoolProblem& problem, const int32_t* argmax, scalar_t* outp
         clear_region<scalar_t>(problem, k, output, nullptr);
         continue;
       }
+      const FeatureMaps& maps = problem.levels[problem.level_of_region(k)];
+      const auto* input = static_cast<const scalar_t*>(maps.data);
       for (int64_t c = 0; c < problem.channels; ++c) {
         const scalar_t* channel = input + image * maps.image_stride + c * maps.channel_stride;
         for (int64_t bin = 0; bin < problem.num_bins(); ++bin) {
           const int64_t i = k * problem.region_stride + c * problem.channel_stride + bin * problem.bin_stride;
-          output[i] = is_cell(argmax[i], num_cells) ? channel[argmax[i] * maps.cell_stride] : scalar_t(0);
+          output[i] = is_cell(argmax[i], maps.num_cells()) ? channel[argmax[i] * maps.cell_stride] : scalar_t(0);
         }
       }
     }

@@ -107,12 +107,11 @@ struct Bin {
 };
 
 template <typename T>
-__device__ Bin locate_bin(const RoIPoolProblem& problem, const T* roi, int64_t p, int64_t q) {
-  const FeatureMaps& maps = problem.maps;
+__device__ Bin locate_bin(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi, int64_t p, int64_t q) {
   const T spatial_scale = static_cast<T>(maps.spatial_scale);
   Axis<T> x;
   Axis<T> y;
-  if (image_of(roi, maps.num_images) < 0 ||
+  if (image_of(roi, problem.num_images) < 0 ||
       !make_axis(roi[1], roi[3], spatial_scale, maps.width, problem.pooled_width, &x) ||
       !make_axis(roi[2], roi[4], spatial_scale, maps.height, problem.pooled_height, &y)) {
     return Bin{};
@@ -120,12 +119,13 @@ __device__ Bin locate_bin(const RoIPoolProblem& problem, const T* roi, int64_t p
   return Bin{y.window(p), x.window(q)};
 }
 
-// A bin of region k: empty, too, where all bins of the region are, by decree.
-__device__ Bin locate_bin(const RoIPoolProblem& problem, const Divider& pooled_width, int64_t k, int64_t bin) {
+// A bin of region k, in the maps of its level: empty, too, where all bins of the region are, by decree.
+__device__ Bin locate_bin(const RoIPoolProblem& problem, const FeatureMaps& maps, const Divider& pooled_width,
+                          int64_t k, int64_t bin) {
   const int64_t p = pooled_width.divide(bin);
   const int64_t q = bin - p * problem.pooled_width;
-  return problem.rois_are_double ? locate_bin(problem, static_cast<const double*>(problem.rois) + 5 * k, p, q)
-                                 : locate_bin(problem, static_cast<const float*>(problem.rois) + 5 * k, p, q);
+  return problem.rois_are_double ? locate_bin(problem, maps, static_cast<const double*>(problem.rois) + 5 * k, p, q)
+                                 : locate_bin(problem, maps, static_cast<const float*>(problem.rois) + 5 * k, p, q);
 }
 
 // How blocks share the elements of a region's result. It is num_runs runs of run_length adjacent packs:
@@ -252,12 +252,12 @@ template <bool kArgmax, typename scalar_t>
 __global__ void __launch_bounds__(kThreads, kForwardBlocks)
     pool_contiguous(const RoIPoolProblem problem, const Tiling tiling, const Divider pooled_width, scalar_t* output,
                     int32_t* argmax) {
-  const FeatureMaps& maps = problem.maps;
   for_each_tile(tiling, [&](const Tile& tile) {
     if (tile.run >= tile.end_run) {
       return;
     }
-    const Bin bin = locate_bin(problem, pooled_width, tile.k, tile.position);
+    const FeatureMaps& maps = problem.levels[problem.level_of_region(tile.k)];
+    const Bin bin = locate_bin(problem, maps, pooled_width, tile.k, tile.position);
     const int64_t image = bin.empty() ? 0 : problem.image_of_region(tile.k);
     const scalar_t* map = static_cast<const scalar_t*>(maps.data) + image * maps.image_stride;
     for (int64_t c = tile.run; c < tile.end_run; c += tiling.runs_at_once) {
@@ -277,11 +277,11 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks)
 
     pool_channels_last(const RoIPoolProblem problem, const Tiling tiling, const Divider pooled_width, scalar_t* output,
                        int32_t* argmax) {
-  const FeatureMaps& maps = problem.maps;
   Bin* bins = reinterpret_cast<Bin*>(shared_memory);  // [runs_per_block]
   for_each_tile(tiling, [&](const Tile& tile) {
+    const FeatureMaps& maps = problem.levels[problem.level_of_region(tile.k)];
     for (int64_t bin = tile.first_run + threadIdx.x; bin < tile.end_run; bin += blockDim.x) {
-      bins[bin - tile.first_run] = locate_bin(problem, pooled_width, tile.k, bin);
+      bins[bin - tile.first_run] = locate_bin(problem, maps, pooled_width, tile.k, bin);
     }
     __syncthreads();
     const int64_t image = problem.image_of_region(tile.k);
@@ -316,7 +316,10 @@ cudaError_t launch_forward(const RoIPoolProblem& problem, scalar_t* output, int3
                   Divider(problem.pooled_width), output, argmax);
   }
   constexpr int kSize = 16 / sizeof(scalar_t);
-  const bool aligned = reinterpret_cast<uintptr_t>(problem.maps.data) % 16 == 0;  // a slice of a larger map may not be
+  bool aligned = true;  // which a slice of a larger map may not be
+  for (int64_t level = 0; level < problem.num_levels; ++level) {
+    aligned = aligned && reinterpret_cast<uintptr_t>(problem.levels[level].data) % 16 == 0;
+  }
   return aligned && problem.channels % kSize == 0
              ? launch_pool_channels_last<kArgmax, kSize>(problem, output, argmax, stream)
              : launch_pool_channels_last<kArgmax, 1>(problem, output, argmax, stream);
@@ -359,11 +362,12 @@ struct ScatterPlan {
 // The channels of a block should be many enough to fill a sector of memory where they are adjacent, but few enough that
 // there are blocks for all multiprocessors. A plane that is too large for shared memory is split.
 template <typename sum_t>
-ScatterPlan plan_scatter(const RoIPoolProblem& problem, int64_t shared_bytes, int num_multiprocessors) {
-  const int64_t num_cells = problem.maps.num_cells();
+ScatterPlan plan_scatter(const RoIPoolProblem& problem, const FeatureMaps& maps, int64_t shared_bytes,
+                         int num_multiprocessors) {
+  const int64_t num_cells = maps.num_cells();
   const int64_t room = (shared_bytes - ScatterPlan{}.shared_bytes<sum_t>()) / static_cast<int64_t>(sizeof(sum_t));
   const auto too_many = [&](int channels) {
-    const int64_t num_blocks = problem.maps.num_images * divide_up(problem.channels, channels);
+    const int64_t num_blocks = problem.num_images * divide_up(problem.channels, channels);
     return channels * num_cells > room || (!problem.channels_last && num_blocks < 2 * num_multiprocessors);
   };
   ScatterPlan plan{};
@@ -383,14 +387,16 @@ __device__ int lane() { return static_cast<int>(threadIdx.x % kWarp); }
 
 __device__ unsigned lanes_below() { return (1u << lane()) - 1; }
 
-// The regions of an image among first .. first + kThreads - 1, in ascending order; returns how many. For a whole block.
+// The regions of an image and level among first .. first + kThreads - 1, in ascending order; returns how many. For a
+// whole block.
 //
 //   regions  [kThreads], shared
 //   counts   [kWarps], shared
-__device__ int list_regions(const RoIPoolProblem& problem, int64_t image, int64_t first, int64_t* regions,
-                            int32_t* counts) {
+__device__ int list_regions(const RoIPoolProblem& problem, int64_t level, int64_t image, int64_t first,
+                            int64_t* regions, int32_t* counts) {
   const int64_t k = first + threadIdx.x;
-  const bool is_listed = k < problem.num_rois && problem.image_of_region(k) == image;
+  const bool is_listed =
+      k < problem.num_rois && problem.image_of_region(k) == image && problem.level_of_region(k) == level;
   const unsigned listed = __ballot_sync(kAllLanes, is_listed);
   const int warp = static_cast<int>(threadIdx.x / kWarp);
   if (lane() == 0) {
@@ -423,13 +429,14 @@ __device__ void add_in_order(sum_t* sums, int32_t cell, sum_t grad) {
   }
 }
 
-// grad_output, argmax: [K, C, PH, PW]; problem.maps.data is grad_input, every element of which is written. index_t
-// counts the bins of kThreads regions.
+// grad_output, argmax: [K, C, PH, PW]; the maps are grad_inputs, every element of which is written, those of one level
+// at a time. index_t counts the bins of kThreads regions.
 template <typename index_t, typename scalar_t>
 __global__ void __launch_bounds__(kThreads)
-    scatter(const RoIPoolProblem problem, const ScatterPlan plan, const scalar_t* grad_output, const int32_t* argmax) {
+    scatter(const RoIPoolProblem problem, const int64_t level, const ScatterPlan plan, const scalar_t* grad_output,
+            const int32_t* argmax) {
   using sum_t = wide_t<scalar_t>;
-  const FeatureMaps& maps = problem.maps;
+  const FeatureMaps& maps = problem.levels[level];
   auto* regions = reinterpret_cast<int64_t*>(shared_memory);
   auto* sums = reinterpret_cast<sum_t*>(regions + kThreads);
   auto* grads = sums + static_cast<int64_t>(plan.channels) * plan.num_cells;
@@ -438,7 +445,7 @@ __global__ void __launch_bounds__(kThreads)
   const auto num_bins = static_cast<index_t>(problem.num_bins());
   const int warp = static_cast<int>(threadIdx.x / kWarp);
 
-  const int64_t num_blocks = maps.num_images * plan.num_groups * plan.num_parts;
+  const int64_t num_blocks = problem.num_images * plan.num_groups * plan.num_parts;
   for (int64_t block = blockIdx.x; block < num_blocks; block += gridDim.x) {
     const int64_t part = block % plan.num_parts;
     const int64_t first_channel = block / plan.num_parts % plan.num_groups * plan.channels;
@@ -453,7 +460,7 @@ __global__ void __launch_bounds__(kThreads)
       sums[i] = 0;
     }
     for (int64_t first_region = 0; first_region < problem.num_rois; first_region += kThreads) {
-      const index_t num_slots = list_regions(problem, image, first_region, regions, counts) * num_bins;
+      const index_t num_slots = list_regions(problem, level, image, first_region, regions, counts) * num_bins;
       for (index_t first_slot = 0; first_slot < num_slots; first_slot += plan.slots) {
         for (int i = threadIdx.x; i < kStagedSlots; i += blockDim.x) {
           // Neighbouring threads read what is adjacent in memory.
@@ -507,7 +514,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <typename index_t, typename scalar_t>
-cudaError_t launch_scatter(const RoIPoolProblem& problem, const ScatterPlan& plan, int most_shared_bytes,
+cudaError_t launch_scatter(const RoIPoolProblem& problem, int64_t level, const ScatterPlan& plan, int most_shared_bytes,
                            const scalar_t* grad_output, const int32_t* argmax, cudaStream_t stream) {
   const auto kernel = scatter<index_t, scalar_t>;
   // The most that the device has, whatever the plan: the attribute is the kernel's, and other threads set it, too.
@@ -515,11 +522,11 @@ cudaError_t launch_scatter(const RoIPoolProblem& problem, const ScatterPlan& pla
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_bytes);
   return error != cudaSuccess
              ? error
-             : launch(kernel, {problem.maps.num_images * plan.num_groups * plan.num_parts}, kThreads,
-                      plan.shared_bytes<wide_t<scalar_t>>(), stream, problem, plan, grad_output, argmax);
+             : launch(kernel, {problem.num_images * plan.num_groups * plan.num_parts}, kThreads,
+                      plan.shared_bytes<wide_t<scalar_t>>(), stream, problem, level, plan, grad_output, argmax);
 }
 
-// grad_output, argmax: [K, C, PH, PW]; problem.maps.data is grad_input, every element of which is written
+// grad_output, argmax: [K, C, PH, PW]; the maps are grad_inputs, every element of which is written
 template <typename scalar_t>
 cudaError_t launch_backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const int32_t* argmax,
                             cudaStream_t stream) {
@@ -534,10 +541,17 @@ cudaError_t launch_backward(const RoIPoolProblem& problem, const scalar_t* grad_
       return error;
     }
   }
-  const ScatterPlan plan = plan_scatter<wide_t<scalar_t>>(problem, most_shared_bytes, num_multiprocessors);
-  return problem.num_bins() <= (UINT32_MAX - kStagedSlots) / kThreads
-             ? launch_scatter<uint32_t>(problem, plan, most_shared_bytes, grad_output, argmax, stream)
-             : launch_scatter<uint64_t>(problem, plan, most_shared_bytes, grad_output, argmax, stream);
+  const bool few_bins = problem.num_bins() <= (UINT32_MAX - kStagedSlots) / kThreads;
+  const auto launch_level = few_bins ? launch_scatter<uint32_t, scalar_t> : launch_scatter<uint64_t, scalar_t>;
+  for (int64_t level = 0; level < problem.num_levels; ++level) {
+    const ScatterPlan plan =
+        plan_scatter<wide_t<scalar_t>>(problem, problem.levels[level], most_shared_bytes, num_multiprocessors);
+    const cudaError_t error = launch_level(problem, level, plan, most_shared_bytes, grad_output, argmax, stream);
+    if (error != cudaSuccess) {
+      return error;
+    }
+  }
+  return cudaSuccess;
 }
 
 // ---- Gather.
@@ -546,9 +560,9 @@ cudaError_t launch_backward(const RoIPoolProblem& problem, const scalar_t* grad_
 template <typename scalar_t>
 __global__ void __launch_bounds__(kThreads)
     gather(const RoIPoolProblem problem, const Tiling tiling, const int32_t* argmax, scalar_t* output) {
-  const FeatureMaps& maps = problem.maps;
-  const int64_t num_cells = maps.num_cells();
   for_each_tile(tiling, [&](const Tile& tile) {
+    const FeatureMaps& maps = problem.levels[problem.level_of_region(tile.k)];
+    const int64_t num_cells = maps.num_cells();
     const int64_t image = problem.image_of_region(tile.k);
     const scalar_t* map = static_cast<const scalar_t*>(maps.data) + (image < 0 ? 0 : image) * maps.image_stride;
     for (int64_t run = tile.run; run < tile.end_run; run += tiling.runs_at_once) {

@@ -21,7 +21,11 @@ import roipool
 HERE = Path(__file__).parent
 SOURCES = [HERE / "operators.cpp", HERE / "cuda_runtime.cpp"]
 CSRC = HERE.parents[1] / "csrc"
-OPERATORS = ["roi_pool", "roi_pool_with_argmax", "roi_pool_backward", "roi_pool_gather"]
+OPERATORS = [
+    f"{prefix}roi_pool{suffix}"
+    for prefix in ["", "multiscale_"]
+    for suffix in ["", "_with_argmax", "_backward", "_gather"]
+]
 
 # What set_device starts from: a Hopper's shared memory, but few multiprocessors.
 DEVICE = (232448, 4, 2**31 - 1)

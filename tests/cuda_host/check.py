@@ -18,9 +18,11 @@ from support import (
     Backend,
     channels_last,
     check_against_reference,
+    check_pyramid_against_reference,
     contiguous,
     features,
     problems,
+    pyramid_problems,
     random_rois,
 )
 
@@ -43,6 +45,14 @@ def check_random_problems(problem):
     check_on_devices(layout(x), *arguments)
 
 
+@settings(max_examples=50, phases=[Phase.generate], deadline=None, derandomize=True, database=None)
+@given(problem=pyramid_problems())
+def check_random_pyramids(problem):
+    for device in [DEVICE, small_device(problem[0][0].dtype)]:
+        backend.ops.set_device(*device)
+        check_pyramid_against_reference(backend, *problem)
+
+
 def check_many_regions():
     """Planes larger than the shared memory of a small device, and more bins than it holds at a time."""
     for layout in [contiguous, channels_last]:
@@ -52,4 +62,5 @@ def check_many_regions():
 
 
 check_random_problems()
+check_random_pyramids()
 check_many_regions()

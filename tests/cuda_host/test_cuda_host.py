@@ -5,7 +5,17 @@ import torch
 from cuda_host.build import DEVICE, small_device
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import DTYPES, assert_same_bits, channels_last, check_against_reference, contiguous, features, problems
+from support import (
+    DTYPES,
+    assert_same_bits,
+    channels_last,
+    check_against_reference,
+    check_pyramid_against_reference,
+    contiguous,
+    features,
+    problems,
+    pyramid_problems,
+)
 
 from roipool import reference
 
@@ -24,6 +34,14 @@ def test_random_problems_on_small_devices(cuda_host, problem, num_multiprocessor
     x, layout, *arguments = problem
     cuda_host.ops.set_device(*small_device(x.dtype, num_multiprocessors))
     check_against_reference(cuda_host, layout(x), *arguments)
+    cuda_host.ops.set_device(*DEVICE)
+
+
+@settings(max_examples=100)
+@given(problem=pyramid_problems(), num_multiprocessors=st.sampled_from([1, 132]))
+def test_random_pyramids_on_small_devices(cuda_host, problem, num_multiprocessors):
+    cuda_host.ops.set_device(*small_device(problem[0][0].dtype, num_multiprocessors))
+    check_pyramid_against_reference(cuda_host, *problem)
     cuda_host.ops.set_device(*DEVICE)
 
 
