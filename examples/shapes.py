@@ -146,7 +146,7 @@ class Shapes(Dataset[tuple[Tensor, Target]]):
             areas.append(area)
             owner[covered] = len(labels)
         boxes = [[x.start, y.start, x.stop, y.stop] for y, x in find_objects(owner)]
-        return torch.tensor(labels), torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+        return torch.tensor(labels, dtype=torch.int64), torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
 
 
 def collate(batch: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
