@@ -1,6 +1,6 @@
 """examples/show_bins.py: its geometry by hand, its check, and a run."""
 
-import importlib.util
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +11,10 @@ import torch
 PROGRAM = Path(__file__).parents[1] / "show_bins.py"
 
 
-@pytest.fixture(scope="module")
-def show_bins():
-    spec = importlib.util.spec_from_file_location("show_bins", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def show_bins(monkeypatch):
+    monkeypatch.syspath_prepend(PROGRAM.parent)
+    return importlib.import_module(PROGRAM.stem)
 
 
 @pytest.mark.parametrize(
