@@ -174,7 +174,8 @@ inline void check_argmax(const Tensor& argmax, const Tensor& rois, const Tensor&
 }
 
 inline void check_num_levels(const char* name, size_t num_levels) {
-  ROIPOOL_CHECK(num_levels >= 1 && num_levels <= kMaxLevels, name, " must hold 1 to 8 levels, got ", num_levels);
+  ROIPOOL_CHECK(num_levels >= 1 && num_levels <= kMaxLevels, name, " must hold 1 to ", kMaxLevels, " levels, got ",
+                num_levels);
 }
 
 // The feature maps of a pyramid, which may differ in H and W alone.
@@ -317,7 +318,7 @@ inline RoIPoolProblem make_problem(const std::vector<Tensor>& maps, const Tensor
   problem.channel_stride = channels_last ? 1 : num_bins;
   problem.bin_stride = channels_last ? channels : 1;
 
-  const double first_level = std::round(-std::log2(pyramid.spatial_scales[0]));
+  const double first_level = std::nearbyint(-std::log2(pyramid.spatial_scales[0]));
   for (size_t i = 0; i < maps.size(); ++i) {
     FeatureMaps& level = problem.levels[i];
     level.data = const_cast<void*>(maps[i].const_data_ptr());  // written only where it is a grad_input
@@ -519,15 +520,20 @@ Tensor roi_pool_gather(const Tensor& input, const Tensor& rois, const Tensor& ar
 
 // ---- The same for a feature pyramid.
 
+inline void check_multiscale_forward(const std::vector<Tensor>& inputs, const Tensor& rois, int64_t pooled_height,
+                                     int64_t pooled_width, const Pyramid& pyramid) {
+  check_inputs(inputs);
+  check_rois(rois, inputs[0], "inputs[0]");
+  check_output_size(pooled_height, pooled_width);
+  check_pyramid(pyramid, "inputs", inputs.size());
+}
+
 template <typename Kernels>
 Tensor multiscale_roi_pool(const std::vector<Tensor>& inputs, const Tensor& rois, int64_t pooled_height,
                            int64_t pooled_width, const std::vector<double>& spatial_scales, double canonical_scale,
                            int64_t canonical_level) {
   const Pyramid pyramid{spatial_scales, canonical_scale, canonical_level};
-  check_inputs(inputs);
-  check_rois(rois, inputs[0], "inputs[0]");
-  check_output_size(pooled_height, pooled_width);
-  check_pyramid(pyramid, "inputs", inputs.size());
+  check_multiscale_forward(inputs, rois, pooled_height, pooled_width, pyramid);
   return pool<Kernels>(inputs, rois, pooled_height, pooled_width, pyramid, nullptr, nullptr);
 }
 
@@ -537,10 +543,7 @@ std::tuple<Tensor, Tensor> multiscale_roi_pool_with_argmax(const std::vector<Ten
                                                            const std::vector<double>& spatial_scales,
                                                            double canonical_scale, int64_t canonical_level) {
   const Pyramid pyramid{spatial_scales, canonical_scale, canonical_level};
-  check_inputs(inputs);
-  check_rois(rois, inputs[0], "inputs[0]");
-  check_output_size(pooled_height, pooled_width);
-  check_pyramid(pyramid, "inputs", inputs.size());
+  check_multiscale_forward(inputs, rois, pooled_height, pooled_width, pyramid);
   Tensor argmax;
   Tensor output = pool<Kernels>(inputs, rois, pooled_height, pooled_width, pyramid, nullptr, &argmax);
   return {output, argmax};

@@ -64,7 +64,7 @@ def make_model(pooler: str) -> FasterRCNN:
     resnet = ResNet(BasicBlock, [1, 1, 1, 1], norm_layer=group_norm)
     stages = {f"layer{i + 1}": level for i, level in enumerate(LEVELS)}
     backbone = BackboneWithFPN(resnet, stages, [64, 128, 256, 512], PYRAMID_CHANNELS, norm_layer=group_norm)
-    return FasterRCNN(
+    model = FasterRCNN(
         backbone,
         min_size=IMAGE_SIZE,
         max_size=IMAGE_SIZE,
@@ -76,11 +76,12 @@ def make_model(pooler: str) -> FasterRCNN:
         rpn_pre_nms_top_n_test=300,
         rpn_post_nms_top_n_test=100,
         rpn_batch_size_per_image=128,
-        box_roi_pool=POOLERS[pooler](),
         box_head=TwoMLPHead(PYRAMID_CHANNELS * BINS**2, HEAD_CHANNELS),
         box_predictor=FastRCNNPredictor(HEAD_CHANNELS, len(CLASSES)),
         box_batch_size_per_image=64,
     )
+    model.roi_heads.box_roi_pool = POOLERS[pooler]()  # the constructor accepts only torchvision's
+    return model
 
 
 @dataclass
