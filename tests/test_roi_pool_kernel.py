@@ -44,6 +44,22 @@ def test_every_dtype_and_layout(backend, num_rois, kind, layout, dtype):
         check_against_reference(backend, x, random_rois(num_rois, 2, 26.0, 22.0, seed=7), (4, 3), 0.5)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [256, 67])
+def test_results_too_large_for_the_caches(channels, dtype):
+    """Which the CPU kernels write past them, to any address."""
+    x = channels_last(features((2, channels, 9, 8), dtype, seed=0))
+    num_rois = 2**22 // (channels * 49 * x.element_size()) + 1
+    rois = random_rois(num_rois, 2, 9.0, 8.0, seed=0)
+    check_against_reference(CPU, x, rois, (7, 7), 1.0)
+    expected = CPU.ops.roi_pool(x, rois, 7, 7, 1.0)
+    memory = torch.full((expected.numel() + 2,), 7.0, dtype=dtype)
+    out = memory[1:-1].as_strided(expected.shape, expected.stride())
+    CPU.ops.roi_pool.out(x, rois, 7, 7, 1.0, out=out)
+    assert_same_bits(out, expected)
+    assert memory[0] == memory[-1] == 7
+
+
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
 def test_integer_rois_are_taken_as_float32(backend, dtype):
     x = features((1, 2, 9, 9), torch.float16, seed=0)

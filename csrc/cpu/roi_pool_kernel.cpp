@@ -12,6 +12,10 @@
 #include <type_traits>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
+
 #include "cpu/capability.h"
 #include "roi_pool.h"
 #include "roi_pool_op.h"
@@ -300,22 +304,65 @@ void forward_cells(const LevelProblem& problem, scalar_t* output, int32_t* argma
   });
 }
 
-// The channels of a region lie side by side in a contiguous output, but a tile is unpacked in short rows here and there
-// among them. While that is little enough for the first-level cache, it is put together there and leaves in one piece.
+// Copies past the caches, so that the lines that are written need not be read first. Other threads see it after a
+// fence.
+inline void stream(const char* from, int64_t size, char* to) {
+#if defined(__x86_64__)
+  constexpr int64_t kVector = sizeof(__m128i);
+  int64_t i = std::min<int64_t>(size, -reinterpret_cast<uintptr_t>(to) % kVector);
+  std::memcpy(to, from, i);
+  for (; i + kVector <= size; i += kVector) {
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + i), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
+  }
+  std::memcpy(to + i, from + i, size - i);
+#else
+  std::memcpy(to, from, size);
+#endif
+}
+
+inline void fence() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
+// A tile is unpacked in short rows here and there, which is put together in the first-level cache while it is little
+// enough for it. From there it leaves
+//
+//   contiguous     in one piece, as the channels of a region lie side by side
+//   channels_last  by a run for each bin, past the caches where the result is too large for them: such runs are too
+//                  short, and too far apart, for the processor to fetch the next ones in time
 class Staging {
  public:
+  explicit Staging(int64_t result_bytes) : streams_(result_bytes >= kStreamedBytes) {}
+  ~Staging() { fence(); }
+
+  // unpack(planes, target) unpacks a tile to a target of these planes.
   template <typename T, typename Unpack>
   void write(const Planes& planes, T* output, const Unpack& unpack) {
-    const int64_t size = planes.channels * planes.positions;
-    const bool in_one_piece = planes.position_stride == 1 && size * sizeof(T) <= sizeof buffer_;
-    T* target = in_one_piece ? reinterpret_cast<T*>(buffer_) : output;
-    unpack(target);
-    if (in_one_piece) {
-      std::memcpy(output, target, size * sizeof(T));
+    const bool channels_last = planes.channel_stride == 1;
+    const int64_t size = planes.channels * planes.positions * sizeof(T);
+    if (size > static_cast<int64_t>(sizeof buffer_) || (channels_last && !streams_)) {
+      unpack(planes, output);
+      return;
+    }
+    Planes staged = planes;
+    staged.position_stride = channels_last ? planes.channels : 1;
+    unpack(staged, reinterpret_cast<T*>(buffer_));
+    if (!channels_last) {
+      std::memcpy(output, buffer_, size);
+      return;
+    }
+    const int64_t run = planes.channels * sizeof(T);
+    for (int64_t i = 0; i < planes.positions; ++i) {
+      stream(buffer_ + i * run, run, reinterpret_cast<char*>(output + i * planes.position_stride));
     }
   }
 
  private:
+  static constexpr int64_t kStreamedBytes = 4 << 20;
+
+  const bool streams_;
   alignas(64) char buffer_[16384];
 };
 
@@ -363,7 +410,8 @@ class BlockForward {
         : bins(problem),
           values(problem.num_bins() * kBlock),
           cells(problem.num_bins() * kBlock),
-          first_cells(problem.num_bins() + kBlockBytes) {}
+          first_cells(problem.num_bins() + kBlockBytes),
+          staging(problem.num_rois * problem.region_stride * static_cast<int64_t>(sizeof(scalar_t))) {}
 
     Bins bins;
     Scratch<lane_t> values;
@@ -542,12 +590,13 @@ class BlockForward {
     loops_.pool(packed.lanes, packed.contents.plain, planes.channels, problem_.maps.width, reach, bins.rows().data(),
                 problem_.pooled_height, bins.columns().data(), problem_.pooled_width, worker.values.get(),
                 argmax_ == nullptr ? nullptr : worker.cells.get());
-    worker.staging.write(planes, reinterpret_cast<lane_t*>(output_) + to,
-                         [&](lane_t* target) { loops_.unpack_values(worker.values.get(), planes, target); });
+    worker.staging.write(planes, reinterpret_cast<lane_t*>(output_) + to, [&](const Planes& staged, lane_t* target) {
+      loops_.unpack_values(worker.values.get(), staged, target);
+    });
     if (argmax_ != nullptr) {
       bins.first_cells(worker.first_cells.data());
-      worker.staging.write(planes, argmax_ + to, [&](int32_t* target) {
-        loops_.unpack_cells(worker.cells.get(), worker.first_cells.data(), planes, target);
+      worker.staging.write(planes, argmax_ + to, [&](const Planes& staged, int32_t* target) {
+        loops_.unpack_cells(worker.cells.get(), worker.first_cells.data(), staged, target);
       });
     }
   }
