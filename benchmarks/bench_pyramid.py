@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from peers import available
+from peers import Pool, available
 from rich.console import Console
 from rich.progress import Progress
-from run import DTYPES, LAYOUTS, Result, bytes_moved, make_floor, share_of_same_bits, show, write_json
+from run import DTYPES, LAYOUTS, Call, Result, bytes_moved, make_floor, share_of_same_bits, show, write_json
 from torch import Tensor
 from torch.utils.benchmark import Timer
 from workloads import Part, Workload
@@ -35,13 +35,13 @@ WORKLOADS = [
 ]
 MODES = ["inference", "forward", "forward_backward"]
 
-Head = Callable[[dict[str, Tensor], list[Tensor], tuple[int, int]], Tensor]
+Head = Callable[[dict[str, Tensor], list[Tensor]], Tensor]
 
 
-def make_loop(pool: Callable[..., Tensor]) -> Head:
+def make_loop(pool: Pool, output_size: tuple[int, int]) -> Head:
     """`pool` is called as in peers.py, once for each level."""
 
-    def loop(features: dict[str, Tensor], boxes: list[Tensor], output_size: tuple[int, int]) -> Tensor:
+    def loop(features: dict[str, Tensor], boxes: list[Tensor]) -> Tensor:
         rois = torch.cat([torch.nn.functional.pad(of_image, (1, 0), value=i) for i, of_image in enumerate(boxes)])
         levels = levels_of(rois[:, 1:], SCALES, 224, 4)
         maps = list(features.values())
@@ -54,31 +54,31 @@ def make_loop(pool: Callable[..., Tensor]) -> Head:
     return loop
 
 
-def make_contenders(image_size: tuple[int, int]) -> dict[str, Head]:
+def make_contenders(workload: Workload) -> dict[str, Head]:
     pools = available(["torchvision"])
-
-    def multiscale(features: dict[str, Tensor], boxes: list[Tensor], output_size: tuple[int, int]) -> Tensor:
-        return roipool.MultiScaleRoIPool(NAMES, output_size)(features, boxes, [image_size] * len(boxes))
-
-    contenders = {"roipool": multiscale, "loop of roipool": make_loop(pools["roipool"])}
+    image_shapes = [workload.image_size] * workload.batch_size
+    multiscale = roipool.MultiScaleRoIPool(NAMES, workload.output_size)
+    contenders = {
+        "roipool": lambda features, boxes: multiscale(features, boxes, image_shapes),
+        "loop of roipool": make_loop(pools["roipool"], workload.output_size),
+    }
     if "torchvision" in pools:
         from torchvision.ops import MultiScaleRoIAlign
 
-        def align(features: dict[str, Tensor], boxes: list[Tensor], output_size: tuple[int, int]) -> Tensor:
-            return MultiScaleRoIAlign(NAMES, output_size, 2)(features, boxes, [image_size] * len(boxes))
-
-        contenders |= {"loop of torchvision": make_loop(pools["torchvision"]), "MultiScaleRoIAlign": align}
+        align = MultiScaleRoIAlign(NAMES, workload.output_size, 2)
+        contenders["loop of torchvision"] = make_loop(pools["torchvision"], workload.output_size)
+        contenders["MultiScaleRoIAlign"] = lambda features, boxes: align(features, boxes, image_shapes)
     return contenders
 
 
-def make_call(mode: str, head: Head, parts: list[Part], output_size: tuple[int, int]) -> Callable[[], list[Tensor]]:
+def make_call(mode: str, head: Head, parts: list[Part]) -> Call:
     inputs = [part.input.detach().requires_grad_(mode != "inference") for part in parts]
     features = dict(zip(NAMES, inputs, strict=True))
     rois = torch.cat([part.rois for part in parts])
     boxes = [rois[rois[:, 0] == i, 1:] for i in range(len(inputs[0]))]
 
     def forward() -> list[Tensor]:
-        return [head(features, boxes, output_size)]
+        return [head(features, boxes)]
 
     if mode != "forward_backward":
         return forward
@@ -88,10 +88,7 @@ def make_call(mode: str, head: Head, parts: list[Part], output_size: tuple[int, 
 
 def measure(workload: Workload, dtype: str, layout: str, mode: str, rounds: int, device: str) -> list[Result]:
     parts = workload.make(DTYPES[dtype], LAYOUTS[layout], device)
-    calls = {
-        name: make_call(mode, head, parts, workload.output_size)
-        for name, head in make_contenders(workload.image_size).items()
-    }
+    calls = {name: make_call(mode, head, parts) for name, head in make_contenders(workload).items()}
     expected = calls["roipool"]()
     equal = {
         name: None if name == "MultiScaleRoIAlign" else share_of_same_bits(call(), expected)

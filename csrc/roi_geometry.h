@@ -55,7 +55,7 @@ ROIPOOL_HOST_DEVICE inline int64_t image_of(const T* roi, int64_t num_images) {
 }
 
 // The level of a feature pyramid that a region is pooled from: the number of bounds, ascending, that the square root of
-// its area in image pixels reaches. What has no area, a malformed region say, reaches none.
+// its area in image pixels reaches. An area that is not greater than 0, as of most malformed regions, reaches none.
 template <typename T>
 ROIPOOL_HOST_DEVICE inline int64_t level_of(const T* roi, const double* bounds, int64_t num_levels) {
   if (num_levels == 1) {

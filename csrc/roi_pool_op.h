@@ -340,8 +340,8 @@ inline RoIPoolProblem make_problem(const std::vector<Tensor>& maps, const Tensor
 inline void check_pyramid(const Pyramid& pyramid, const char* of, size_t num_levels) {
   ROIPOOL_CHECK(pyramid.spatial_scales.size() == num_levels, "spatial_scales must hold as many numbers as ", of, ", ",
                 num_levels, ", got ", pyramid.spatial_scales.size());
-  for (const double spatial_scale : pyramid.spatial_scales) {
-    check_spatial_scale("spatial_scales", spatial_scale);
+  for (size_t i = 0; i < num_levels; ++i) {
+    check_spatial_scale(("spatial_scales[" + std::to_string(i) + "]").c_str(), pyramid.spatial_scales[i]);
   }
   check_spatial_scale("canonical_scale", pyramid.canonical_scale);
 }

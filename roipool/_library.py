@@ -140,8 +140,8 @@ def _check_pyramid(spatial_scales: Sequence[float], canonical_scale: float, of: 
         len(spatial_scales) == num_levels,
         lambda: f"spatial_scales must hold as many numbers as {of}, {num_levels}, got {len(spatial_scales)}",
     )
-    for spatial_scale in spatial_scales:
-        _check_spatial_scale("spatial_scales", spatial_scale)
+    for i, spatial_scale in enumerate(spatial_scales):
+        _check_spatial_scale(f"spatial_scales[{i}]", spatial_scale)
     _check_spatial_scale("canonical_scale", canonical_scale)
 
 

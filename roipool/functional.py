@@ -257,9 +257,11 @@ def multiscale_roi_pool(
 
     The level is chosen as in Lin et al., Feature Pyramid Networks (2017), equation 1, and to the last bit as
     :class:`torchvision.ops.MultiScaleRoIAlign` does (on CPU):
-    ``floor(canonical_level + log2(sqrt((x2 - x1) * (y2 - y1)) / canonical_scale) + 1e-6)``, where ``inputs[0]`` is
-    level ``-log2(spatial_scales[0])``, every further map one level more, and what lies outside goes to the first or
-    last map. A region without an area, a malformed one say, is pooled from the first.
+    ``floor(canonical_level + log2(sqrt((x2 - x1) * (y2 - y1)) / canonical_scale) + 1e-6)``. ``inputs[0]`` is level
+    ``-log2(spatial_scales[0])``, rounded, and every further map is one level more, whatever its scale; regions of lower
+    levels are pooled from the first map, and of higher ones from the last. (torchvision gives zeros to the highest
+    where a level is left out among the maps.) A region whose area is not greater than 0, as of most malformed ones, is
+    pooled from the first.
 
     It is one call of one operator, with no synchronisation, whatever the levels of the regions.
 
@@ -310,6 +312,8 @@ def multiscale_roi_pool(
     check_spatial_scale(canonical_scale, "canonical_scale")
     if not is_int(canonical_level):
         raise TypeError(f"canonical_level must be an int, got {type(canonical_level).__name__}")
+    if not -(2**63) <= canonical_level < 2**63:
+        raise ValueError(f"canonical_level must be an int of 64 bits, got {canonical_level}")
     pooled_height, pooled_width = pair(output_size)
     rois = rois_of(boxes, inputs[0], "inputs[0]")
     pyramid = (list(spatial_scales), canonical_scale, canonical_level)

@@ -1,11 +1,11 @@
 """The operator as modules."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+import torch.fx
 from torch import Tensor, nn
 
-from roipool.functional import multiscale_roi_pool, pair, roi_pool
+from roipool.functional import check_input, multiscale_roi_pool, pair, roi_pool
 
 
 class RoIPool(nn.Module):
@@ -45,8 +45,8 @@ class MultiScaleRoIPool(nn.Module):
         model.roi_heads.box_roi_pool = roipool.MultiScaleRoIPool(["0", "1", "2", "3"], output_size=7)
 
     It has no parameters, and no state: in each call, the scale of a map is inferred as the power of 2 that is nearest
-    to its height over that of the tallest image. Set ``scales`` to the scales of the maps where they are known, and
-    nothing is inferred.
+    to its height over that of the tallest image (torchvision keeps the scales of its first call). Set ``scales`` to the
+    scales of the maps where they are known, and nothing is inferred.
 
     Args:
         featmap_names: the maps of ``features`` to pool from; others are ignored.
@@ -54,19 +54,24 @@ class MultiScaleRoIPool(nn.Module):
         canonical_scale: size in image pixels, the square root of the area, of the regions that belong to
             ``canonical_level``.
         canonical_level: the level of a region of ``canonical_scale``. Level ``l`` has 1 cell per ``2 ** l`` pixels.
+
+    Raises:
+        TypeError, ValueError: ``featmap_names`` is no list of str, or ``output_size`` is not one or two ints.
     """
 
     scales: Sequence[float] | None
 
     def __init__(
         self,
-        featmap_names: Iterable[str],
+        featmap_names: Sequence[str],
         output_size: int | Sequence[int],
         *,
         canonical_scale: float = 224,
         canonical_level: int = 4,
     ) -> None:
         super().__init__()
+        if not isinstance(featmap_names, (list, tuple)) or not all(isinstance(name, str) for name in featmap_names):
+            raise TypeError(f"featmap_names must be a list of str, got {featmap_names!r}")
         self.featmap_names = list(featmap_names)
         self.output_size = pair(output_size)
         self.canonical_scale = canonical_scale
@@ -92,31 +97,63 @@ class MultiScaleRoIPool(nn.Module):
 
         Raises:
             TypeError, ValueError: as :func:`roipool.multiscale_roi_pool`; also if ``features`` has none of the maps, or
-                ``image_shapes`` is empty.
+                ``image_shapes`` is not a list of heights and widths.
         """
-        maps = [map for name, map in features.items() if name in self.featmap_names]
-        if not maps:
-            raise ValueError(f"features must have maps named in {self.featmap_names}, got {list(features)}")
-        maps = [map.to(maps[0].dtype) for map in maps]
-        scales = self.infer_scales(maps, image_shapes) if self.scales is None else self.scales
-        return multiscale_roi_pool(
-            maps,
-            boxes,
-            self.output_size,
-            scales,
-            canonical_scale=self.canonical_scale,
-            canonical_level=self.canonical_level,
-        )
-
-    @staticmethod
-    def infer_scales(maps: Sequence[Tensor], image_shapes: Sequence[tuple[int, int]]) -> list[float]:
-        if len(image_shapes) == 0:
-            raise ValueError("image_shapes must hold the (height, width) of each image, got none")
-        image_height = max(height for height, _ in image_shapes)
-        return [2.0 ** round(math.log2(map.shape[-2] / image_height)) for map in maps]
+        canonical = (self.canonical_scale, self.canonical_level)
+        return _pool_named(features, boxes, image_shapes, self.featmap_names, self.output_size, self.scales, canonical)
 
     def extra_repr(self) -> str:
         return (
             f"featmap_names={self.featmap_names}, output_size={self.output_size}, "
             f"canonical_scale={self.canonical_scale}, canonical_level={self.canonical_level}"
         )
+
+
+@torch.fx.wrap  # so that a trace has this call, as it has no way to go through a dictionary
+def _pool_named(
+    features: Mapping[str, Tensor],
+    boxes: Tensor | Sequence[Tensor],
+    image_shapes: Sequence[tuple[int, int]],
+    featmap_names: list[str],
+    output_size: tuple[int, int],
+    scales: Sequence[float] | None,
+    canonical: tuple[float, int],
+) -> Tensor:
+    if not isinstance(features, Mapping):
+        raise TypeError(f"features must be a dictionary of tensors (N, C, H, W), got {type(features).__name__}")
+    maps: list[Tensor] = []
+    for name, features_of_level in features.items():
+        if name in featmap_names:
+            check_input(features_of_level, f"features[{name!r}]")
+            maps.append(features_of_level.to(maps[0].dtype) if maps else features_of_level)
+    if not maps:
+        raise ValueError(f"features must have maps named in {featmap_names}, got {list(features)}")
+    if scales is None:
+        scales = infer_scales(maps, image_shapes)
+    canonical_scale, canonical_level = canonical
+    return multiscale_roi_pool(
+        maps, boxes, output_size, scales, canonical_scale=canonical_scale, canonical_level=canonical_level
+    )
+
+
+def infer_scales(maps: Sequence[Tensor], image_shapes: Sequence[tuple[int, int]]) -> list[float]:
+    """The scale of each map, as MultiScaleRoIAlign infers it."""
+    if not isinstance(image_shapes, (list, tuple)) or len(image_shapes) == 0 or not all(map(is_shape, image_shapes)):
+        raise ValueError(f"image_shapes must be a list with the (height, width) of each image, got {image_shapes!r}")
+    image_height = max(height for height, _ in image_shapes)
+    return [nearest_power_of_2(map.shape[2] / image_height) if map.ndim == 4 else 1.0 for map in maps]
+
+
+def is_shape(shape: object) -> bool:
+    """Whether it is a height and a width."""
+    return isinstance(shape, (list, tuple)) and len(shape) == 2 and all(side > 0 for side in shape)
+
+
+def nearest_power_of_2(ratio: float) -> float:
+    """By comparisons only: torch.export makes a constant of what math.log2 is given. 1 for a ratio of 0."""
+    exponent = 0
+    while 0 < ratio < 2.0 ** (exponent - 0.5):
+        exponent -= 1
+    while ratio >= 2.0 ** (exponent + 0.5):
+        exponent += 1
+    return 2.0**exponent

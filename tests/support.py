@@ -218,5 +218,6 @@ def pyramid_problems(draw):
         maps.append(draw(st.sampled_from(LAYOUTS))(features((batch_size, channels, *size), dtype, seed + i, kind)))
     rois = random_rois(draw(st.integers(0, 30)), batch_size, 64.0, 80.0, seed, wild=draw(st.booleans()))
     rois = rois.to(draw(st.sampled_from(DTYPES)))
-    pyramid = ([2.0 ** -(first_level + i) for i in range(num_levels)], draw(st.sampled_from([224.0, 16.0, 5.0])), 3)
+    scales = [2.0 ** -(first_level + i) * draw(st.sampled_from([1.0, 1.0, 0.7, 2.0])) for i in range(num_levels)]
+    pyramid = (scales, draw(st.sampled_from([224.0, 16.0, 5.0])), draw(st.integers(1, 5)))
     return maps, rois, (draw(st.integers(1, 8)), draw(st.integers(1, 8))), pyramid

@@ -21,13 +21,16 @@ from support import (
 )
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export import Dim, export
 from torch.func import grad, jacfwd, jacrev, jvp, vmap
 
 import roipool
 from roipool import reference
+from roipool.modules import infer_scales
 
 ops = torch.ops.roipool
 
+NAMES = ["0", "1", "2", "3"]
 SCALES = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
 PYRAMID = (SCALES, 224.0, 4)
 IMAGE = (256, 320)  # pixels
@@ -188,7 +191,7 @@ MISUSE = {
             *ONE,
         ),
         "spatial_scales must hold as many numbers as inputs, 2, got 1": ([X, X], ROIS, 2, 2, *ONE),
-        "spatial_scales must be finite and greater than 0, got 0": ([X, X], ROIS, 2, 2, [1.0, 0.0], 224.0, 4),
+        "spatial_scales[1] must be finite and greater than 0, got 0": ([X, X], ROIS, 2, 2, [1.0, 0.0], 224.0, 4),
         "canonical_scale must be finite and greater than 0, got nan": ([X], ROIS, 2, 2, [1.0], float("nan"), 4),
     },
     "multiscale_roi_pool_backward": {
@@ -307,11 +310,11 @@ def test_torch_func(device):
         assert_same_bits(forward, reverse)
 
 
-@pytest.mark.parametrize("rois_mapped", [False, True])
-@pytest.mark.parametrize("maps_mapped", [(True,) * 4, (False,) * 4, (False, True, False, False)])
+@pytest.mark.parametrize(
+    ("maps_mapped", "rois_mapped"),
+    [((True,) * 4, False), ((True,) * 4, True), ((False,) * 4, True), ((False, True, False, False), False)],
+)
 def test_vmap(device, maps_mapped, rois_mapped):
-    if not any(maps_mapped) and not rois_mapped:
-        return
     maps = [torch.stack([x, 2 * x, -x], 1) for x in to_device(maps_of(), device)]
     rois = torch.stack([boxes_of(wild=True, seed=i) for i in range(3)]).to(device)
     weights = features((40, 3, 2, 2), torch.float32, seed=3).to(device)
@@ -375,16 +378,17 @@ def test_function_and_module_agree_with_the_reference(device):
         ([(200, 200)], [(100, 90)], [2.0]),
         ([(11, 9)], [(16, 90)], [1 / 2]),  # log2 of 11/16 is -0.54
         ([(12, 9)], [(16, 90)], [1.0]),  # log2 of 12/16 is -0.42
+        ([(0, 9)], [(16, 90)], [1.0]),
     ],
 )
 def test_scales_are_inferred(sizes, image_shapes, expected):
     maps = [torch.empty(1, 1, *size, device="meta") for size in sizes]
-    assert roipool.MultiScaleRoIPool.infer_scales(maps, image_shapes) == expected
+    assert infer_scales(maps, image_shapes) == expected
 
 
 def test_scales_that_are_known_are_not_inferred():
     maps, rois = maps_of(), boxes_of()
-    pool = roipool.MultiScaleRoIPool("0123", 2)
+    pool = roipool.MultiScaleRoIPool(NAMES, 2)
     pool.scales = [1 / 8, 1 / 16, 1 / 32, 1 / 64]
     named = {str(i): x for i, x in enumerate(maps)}
     assert_same_bits(pool(named, rois, [IMAGE]), reference.multiscale_roi_pool(maps, rois, 2, pool.scales))
@@ -395,7 +399,7 @@ def test_maps_that_autocast_left_in_another_dtype(device):
     mixed = [x.to(dtype) for x, dtype in zip(maps, [torch.bfloat16, *[torch.float32] * 3], strict=True)]
     expected = reference.multiscale_roi_pool([x.bfloat16() for x in maps], rois, 2, SCALES)
     named = {str(i): x.to(device) for i, x in enumerate(mixed)}
-    output = roipool.MultiScaleRoIPool("0123", 2)(named, rois.to(device), [IMAGE])
+    output = roipool.MultiScaleRoIPool(NAMES, 2)(named, rois.to(device), [IMAGE])
     assert_same_bits(output, expected)
 
 
@@ -417,6 +421,7 @@ def test_maps_that_autocast_left_in_another_dtype(device):
         ({"canonical_scale": None}, TypeError, "canonical_scale must be a float, got NoneType"),
         ({"canonical_scale": -1}, ValueError, "canonical_scale must be finite and greater than 0, got -1"),
         ({"canonical_level": 4.0}, TypeError, "canonical_level must be an int, got float"),
+        ({"canonical_level": 2**63}, ValueError, f"canonical_level must be an int of 64 bits, got {2**63}"),
         (
             {"output_size": (2, 0)},
             ValueError,
@@ -431,14 +436,67 @@ def test_misuse_of_the_function(change, error, message):
     assert str(caught.value) == message
 
 
-def test_misuse_of_the_module():
-    pool = roipool.MultiScaleRoIPool(["a", "b"], 2)
-    with pytest.raises(ValueError, match=r"features must have maps named in \['a', 'b'\], got \['c'\]"):
-        pool({"c": X}, ROIS, [IMAGE])
-    with pytest.raises(ValueError, match=r"image_shapes must hold the \(height, width\) of each image, got none"):
-        pool({"a": X}, ROIS, [])
-    with pytest.raises(TypeError, match="output_size must be an int or a pair of ints"):
-        roipool.MultiScaleRoIPool(["a"], 2.0)
+IMAGE_SHAPES = "image_shapes must be a list with the (height, width) of each image, got "
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"features": {"c": X}}, ValueError, "features must have maps named in ['a', 'b'], got ['c']"),
+        ({"features": [X]}, TypeError, "features must be a dictionary of tensors (N, C, H, W), got list"),
+        ({"features": {"a": None}}, TypeError, "features['a'] must be a torch.Tensor, got NoneType"),
+        (
+            {"features": {"a": X, "b": X.long()}},
+            TypeError,
+            "features['b'] must be float16, bfloat16, float32 or float64, got int64",
+        ),
+        ({"features": {"a": X[0]}}, ValueError, "inputs[0] must be a 4-D tensor (N, C, H, W), got shape (3, 4, 5)"),
+        ({"image_shapes": []}, ValueError, IMAGE_SHAPES + "[]"),
+        ({"image_shapes": None}, ValueError, IMAGE_SHAPES + "None"),
+        ({"image_shapes": (256, 320)}, ValueError, IMAGE_SHAPES + "(256, 320)"),
+        ({"image_shapes": [(3, 256, 320)]}, ValueError, IMAGE_SHAPES + "[(3, 256, 320)]"),
+        ({"image_shapes": [(0, 0)]}, ValueError, IMAGE_SHAPES + "[(0, 0)]"),
+    ],
+)
+def test_misuse_of_the_module(change, error, message):
+    arguments = {"features": {"a": X, "b": X}, "boxes": ROIS, "image_shapes": [IMAGE, IMAGE], **change}
+    with pytest.raises(error) as caught:
+        roipool.MultiScaleRoIPool(["a", "b"], 2)(**arguments)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["a"], 2.0), "output_size must be an int or a pair of ints (PH, PW), got 2.0"),
+        (("feat1", 2), "featmap_names must be a list of str, got 'feat1'"),
+        (([1, 2], 2), "featmap_names must be a list of str, got [1, 2]"),
+    ],
+)
+def test_misuse_of_the_constructor(arguments, message):
+    with pytest.raises(TypeError) as caught:
+        roipool.MultiScaleRoIPool(*arguments)
+    assert str(caught.value) == message
+
+
+def test_a_map_without_rows(device):
+    maps = {"a": torch.zeros(2, 3, 0, 4, device=device)}
+    output = roipool.MultiScaleRoIPool(["a"], 2)(maps, ROIS.to(device), [IMAGE])
+    assert_same_bits(output, torch.zeros(6, 3, 2, 2))
+
+
+def test_fx_symbolic_trace():
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool = roipool.MultiScaleRoIPool(NAMES, 2)
+
+        def forward(self, features, boxes, image_shapes):
+            return self.pool(features, boxes, image_shapes) + 1
+
+    maps, rois = maps_of(), boxes_of()
+    arguments = ({str(i): x for i, x in enumerate(maps)}, rois, [IMAGE])
+    assert_same_bits(torch.fx.symbolic_trace(Model())(*arguments), Model()(*arguments))
 
 
 class Logged(torch.Tensor):
@@ -471,7 +529,7 @@ def fresh_compiler():
 class Head(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.pool = roipool.MultiScaleRoIPool("0123", (3, 2))
+        self.pool = roipool.MultiScaleRoIPool(NAMES, (3, 2))
 
     def forward(self, features, boxes, image_shapes):
         return self.pool({name: x * 2 for name, x in features.items()}, boxes, image_shapes).relu() + 1
@@ -517,10 +575,27 @@ def test_dynamic_sizes_compile_once(device):
 @pytest.mark.parametrize("strict", [False, True])
 def test_export(device, strict):
     arguments = head_inputs(64, 80, 9, device)
-    program = torch.export.export(Head(), arguments, strict=strict)
+    program = export(Head(), arguments, strict=strict)
     targets = [node.target for node in program.graph.nodes if "roipool" in str(node.target)]
     assert targets == [ops.multiscale_roi_pool.default]
     assert_same_bits(program.module()(*arguments), Head()(*arguments))
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize("strict", [False, True])
+def test_export_with_dynamic_sizes(device, strict):
+    """Of images of one size, whose maps need not be a power of 2 smaller, as their padding varies."""
+
+    class Fixed(Head):
+        def forward(self, features, boxes):
+            return super().forward(features, boxes, [(643, 320)] * 2)
+
+    maps, boxes, _ = head_inputs(168, 80, 9, device)
+    sizes = ({name: {2: Dim.AUTO, 3: Dim.AUTO} for name in maps}, [{0: Dim.AUTO}] * 2)
+    program = export(Fixed(), (maps, boxes), dynamic_shapes=sizes, strict=strict).module()
+    for height, width, num_rois in [(168, 80, 9), (161, 96, 7), (176, 88, 11)]:
+        maps, boxes, _ = head_inputs(height, width, num_rois, device)
+        assert_same_bits(program(maps, boxes), Fixed()(maps, boxes))
 
 
 # ---- CUDA.
@@ -547,6 +622,6 @@ def test_nothing_waits_for_the_device(cuda):
     boxes = list(rois[:, 1:].split(20))
     try:
         torch.cuda.set_sync_debug_mode("error")
-        roipool.MultiScaleRoIPool("0123", 7)(named, boxes, [IMAGE]).sum().backward()
+        roipool.MultiScaleRoIPool(NAMES, 7)(named, boxes, [IMAGE]).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")

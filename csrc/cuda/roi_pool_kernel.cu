@@ -98,6 +98,13 @@ class Divider {
 
 // ---- Regions.
 
+// The maps that region k is pooled from. A kernel for a single level has kPyramid = false: what it reads of them then
+// lies at places that the compiler knows, and takes no registers.
+template <bool kPyramid>
+__device__ const FeatureMaps& maps_of_region(const RoIPoolProblem& problem, int64_t k) {
+  return problem.levels[kPyramid ? problem.level_of_region(k) : 0];
+}
+
 // The cells of one bin.
 struct Bin {
   Window row;
@@ -248,7 +255,7 @@ __device__ Maxima<scalar_t, kSize> pool_bin(const FeatureMaps& maps, const scala
 }
 
 // output, argmax: [K, C, PH, PW], contiguous; argmax only where kArgmax. A position is a bin, a run a channel.
-template <bool kArgmax, typename scalar_t>
+template <bool kPyramid, bool kArgmax, typename scalar_t>
 __global__ void __launch_bounds__(kThreads, kForwardBlocks)
     pool_contiguous(const RoIPoolProblem problem, const Tiling tiling, const Divider pooled_width, scalar_t* output,
                     int32_t* argmax) {
@@ -256,7 +263,7 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks)
     if (tile.run >= tile.end_run) {
       return;
     }
-    const FeatureMaps& maps = problem.levels[problem.level_of_region(tile.k)];
+    const FeatureMaps& maps = maps_of_region<kPyramid>(problem, tile.k);
     const Bin bin = locate_bin(problem, maps, pooled_width, tile.k, tile.position);
     const int64_t image = bin.empty() ? 0 : problem.image_of_region(tile.k);
     const scalar_t* map = static_cast<const scalar_t*>(maps.data) + image * maps.image_stride;
@@ -272,14 +279,13 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks)
 }
 
 // output, argmax: [K, C, PH, PW], channels_last; argmax only where kArgmax. A position is kSize channels, a run a bin.
-template <bool kArgmax, int kSize, typename scalar_t>
+template <bool kPyramid, bool kArgmax, int kSize, typename scalar_t>
 __global__ void __launch_bounds__(kThreads, kForwardBlocks)
-
     pool_channels_last(const RoIPoolProblem problem, const Tiling tiling, const Divider pooled_width, scalar_t* output,
                        int32_t* argmax) {
   Bin* bins = reinterpret_cast<Bin*>(shared_memory);  // [runs_per_block]
   for_each_tile(tiling, [&](const Tile& tile) {
-    const FeatureMaps& maps = problem.levels[problem.level_of_region(tile.k)];
+    const FeatureMaps& maps = maps_of_region<kPyramid>(problem, tile.k);
     for (int64_t bin = tile.first_run + threadIdx.x; bin < tile.end_run; bin += blockDim.x) {
       bins[bin - tile.first_run] = locate_bin(problem, maps, pooled_width, tile.k, bin);
     }
@@ -303,16 +309,19 @@ template <bool kArgmax, int kSize, typename scalar_t>
 cudaError_t launch_pool_channels_last(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax,
                                       cudaStream_t stream) {
   const Tiling tiling(problem.num_rois, problem.num_bins(), problem.channels / kSize);
-  return launch(pool_channels_last<kArgmax, kSize, scalar_t>, tiling.blocks(), tiling.num_threads(),
-                tiling.runs_per_block * sizeof(Bin), stream, problem, tiling, Divider(problem.pooled_width), output,
-                argmax);
+  const auto kernel = problem.num_levels > 1 ? pool_channels_last<true, kArgmax, kSize, scalar_t>
+                                             : pool_channels_last<false, kArgmax, kSize, scalar_t>;
+  return launch(kernel, tiling.blocks(), tiling.num_threads(), tiling.runs_per_block * sizeof(Bin), stream, problem,
+                tiling, Divider(problem.pooled_width), output, argmax);
 }
 
 template <bool kArgmax, typename scalar_t>
 cudaError_t launch_forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax, cudaStream_t stream) {
   if (!problem.channels_last) {
     const Tiling tiling(problem.num_rois, problem.channels, problem.num_bins());
-    return launch(pool_contiguous<kArgmax, scalar_t>, tiling.blocks(), tiling.num_threads(), 0, stream, problem, tiling,
+    const auto kernel =
+        problem.num_levels > 1 ? pool_contiguous<true, kArgmax, scalar_t> : pool_contiguous<false, kArgmax, scalar_t>;
+    return launch(kernel, tiling.blocks(), tiling.num_threads(), 0, stream, problem, tiling,
                   Divider(problem.pooled_width), output, argmax);
   }
   constexpr int kSize = 16 / sizeof(scalar_t);
@@ -557,11 +566,11 @@ cudaError_t launch_backward(const RoIPoolProblem& problem, const scalar_t* grad_
 // ---- Gather.
 
 // argmax, output: [K, C, PH, PW]. Positions and runs are bins and channels, or channels and bins.
-template <typename scalar_t>
+template <bool kPyramid, typename scalar_t>
 __global__ void __launch_bounds__(kThreads)
     gather(const RoIPoolProblem problem, const Tiling tiling, const int32_t* argmax, scalar_t* output) {
   for_each_tile(tiling, [&](const Tile& tile) {
-    const FeatureMaps& maps = problem.levels[problem.level_of_region(tile.k)];
+    const FeatureMaps& maps = maps_of_region<kPyramid>(problem, tile.k);
     const int64_t num_cells = maps.num_cells();
     const int64_t image = problem.image_of_region(tile.k);
     const scalar_t* map = static_cast<const scalar_t*>(maps.data) + (image < 0 ? 0 : image) * maps.image_stride;
@@ -580,7 +589,8 @@ template <typename scalar_t>
 cudaError_t launch_gather(const RoIPoolProblem& problem, const int32_t* argmax, scalar_t* output, cudaStream_t stream) {
   const Tiling tiling = problem.channels_last ? Tiling(problem.num_rois, problem.num_bins(), problem.channels)
                                               : Tiling(problem.num_rois, problem.channels, problem.num_bins());
-  return launch(gather<scalar_t>, tiling.blocks(), tiling.num_threads(), 0, stream, problem, tiling, argmax, output);
+  const auto kernel = problem.num_levels > 1 ? gather<true, scalar_t> : gather<false, scalar_t>;
+  return launch(kernel, tiling.blocks(), tiling.num_threads(), 0, stream, problem, tiling, argmax, output);
 }
 
 // ---- The operators.

@@ -29,9 +29,15 @@ BUGS = {
     "a cell of another part of the plane": (r"is_here \? cell - first_cell : -1", "is_here ? cell : -1"),
     "gradients of another level": (r"problem\.level_of_region\(k\) == level", "level >= 0"),
     "gradients of the first level only": (r"(level) < problem\.num_levels(; \+\+level\) \{\s*const S)", r"\1 < 1\2"),
-    "a bin in the map of another level": (r"problem\.level_of_region\(tile\.k\)(\];\s*const Bin bin)", r"0\1"),
-    "a pack in the map of another level": (r"problem\.level_of_region\(tile\.k\)(\];\s*for \(int64_t bin)", r"0\1"),
-    "a gather from another level": (r"problem\.level_of_region\(tile\.k\)(\];\s*const int64_t num_cells)", r"0\1"),
+    "a bin in the map of another level": (r"maps_of_region<kPyramid>(.*;\s*const Bin bin)", r"maps_of_region<false>\1"),
+    "a pack in the map of another level": (
+        r"maps_of_region<kPyramid>(.*;\s*for \(int64_t bin)",
+        r"maps_of_region<false>\1",
+    ),
+    "a gather from another level": (
+        r"maps_of_region<kPyramid>(.*;\s*const int64_t num_cells)",
+        r"maps_of_region<false>\1",
+    ),
     "only one turn": (r"block < num_blocks; block \+= gridDim\.x", "block < num_blocks; block += num_blocks"),
     "no barrier before the bins are read": (r"(bins\[bin - tile\.first_run\] = .*;\s*\})" + BARRIER, r"\1"),
     "no barrier before the bins are replaced": (BARRIER + r"(\s*// before the bins)", r"\1"),
