@@ -60,6 +60,7 @@ step tests 240 "$python" -m pytest -q -m "large or not large" \
   tests/test_compile.py
 compare cuda_float32 --workload fpn vgg --rounds 7
 compare cuda_layouts --workload fpn --layout contiguous channels_last --dtype float32 bfloat16 --rounds 5
+step cuda_pyramid 40 "$python" benchmarks/bench_pyramid.py --device cuda --rounds 5 --json "$out/cuda_pyramid.json"
 compare cuda_more --workload few dense pixels huge --mode inference forward_backward --rounds 5
 step sanitizer $((570 - SECONDS > 20 ? 570 - SECONDS : 20)) "$python" -m pytest -q -k compute_sanitizer tests/test_cuda.py
 exit $failed
