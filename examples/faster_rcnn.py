@@ -38,7 +38,7 @@ from torchmetrics.detection import MeanAveragePrecision
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.utils import draw_bounding_boxes, make_grid, save_image
@@ -73,12 +73,15 @@ def make_model(pooler: str) -> FasterRCNN:
         ),
         rpn_pre_nms_top_n_train=500,
         rpn_post_nms_top_n_train=300,
-        rpn_pre_nms_top_n_test=300,
-        rpn_post_nms_top_n_test=100,
+        rpn_pre_nms_top_n_test=500,
+        rpn_post_nms_top_n_test=200,
         rpn_batch_size_per_image=128,
-        box_head=TwoMLPHead(PYRAMID_CHANNELS * BINS**2, HEAD_CHANNELS),
+        box_head=FastRCNNConvFCHead(
+            (PYRAMID_CHANNELS, BINS, BINS), [PYRAMID_CHANNELS] * 4, [HEAD_CHANNELS], norm_layer=group_norm
+        ),
         box_predictor=FastRCNNPredictor(HEAD_CHANNELS, len(CLASSES)),
         box_batch_size_per_image=64,
+        box_positive_fraction=0.5,
     )
     model.roi_heads.box_roi_pool = POOLERS[pooler]()  # the constructor accepts only torchvision's
     return model
@@ -139,7 +142,7 @@ def train(model: FasterRCNN, device: torch.device, arguments: argparse.Namespace
     optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, arguments.lr, arguments.steps, pct_start=0.1)
     # What must not change when a run is resumed; the number of processes may.
-    settings = {name: getattr(arguments, name) for name in ["pooler", "steps", "batch_size", "lr", "seed"]}
+    settings = {name: getattr(arguments, name) for name in ["pooler", "steps", "batch_size", "lr", "seed", "amp"]}
     history = History()
     stateful = {"model": model, "optimizer": optimizer, "schedule": schedule}
 
@@ -207,7 +210,7 @@ def draw_predictions(model: FasterRCNN, device: torch.device, seed: int, out: Pa
     images = [image for image, _ in Shapes(8, train=False, size=IMAGE_SIZE, seed=seed)]
     pictures = []
     for image, detections in zip(images, model.eval()([image.to(device) for image in images]), strict=True):
-        sure = detections["scores"] > 0.5
+        sure = detections["scores"] > 0.7
         scores = zip(detections["labels"][sure].tolist(), detections["scores"][sure].tolist(), strict=True)
         names = [f"{CLASSES[label]} {score:.2f}" for label, score in scores]
         boxes = detections["boxes"][sure].cpu()
