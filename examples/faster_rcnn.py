@@ -189,6 +189,7 @@ def train(model: FasterRCNN, device: torch.device, arguments: argparse.Namespace
     return history
 
 
+@torch.compiler.set_stance("force_eager")  # too few batches to compile anything for
 @torch.inference_mode()
 def evaluate(model: FasterRCNN, device: torch.device, arguments: argparse.Namespace) -> dict[str, float]:
     """COCO's average precision on held-out images, which the processes share."""
@@ -205,6 +206,7 @@ def evaluate(model: FasterRCNN, device: torch.device, arguments: argparse.Namesp
     return {"AP": precision["map"].item(), "AP50": precision["map_50"].item(), "AP75": precision["map_75"].item()}
 
 
+@torch.compiler.set_stance("force_eager")
 @torch.inference_mode()
 def draw_predictions(model: FasterRCNN, device: torch.device, seed: int, out: Path) -> None:
     images = [image for image, _ in Shapes(8, train=False, size=IMAGE_SIZE, seed=seed)]
