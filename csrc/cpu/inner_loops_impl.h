@@ -11,7 +11,7 @@
 
 #include "cpu/inner_loops.h"
 
-#if defined(__GNUC__)  // Clang, too
+#if defined(__GNUC__)                     // Clang, too
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors passed by value: only to functions that are inlined
 #endif
 
