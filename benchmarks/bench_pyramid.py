@@ -9,7 +9,6 @@ as well, though it computes something else: bilinear samples, averaged.
 """
 
 import argparse
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +16,20 @@ import torch
 from peers import Pool, available
 from rich.console import Console
 from rich.progress import Progress
-from run import DTYPES, LAYOUTS, Call, Result, bytes_moved, make_floor, share_of_same_bits, show, write_json
+from run import (
+    DTYPES,
+    LAYOUTS,
+    Call,
+    Result,
+    bytes_moved,
+    make_floor,
+    make_results,
+    share_of_same_bits,
+    show,
+    time_in_turns,
+    write_json,
+)
 from torch import Tensor
-from torch.utils.benchmark import Timer
 from workloads import Part, Workload
 
 import roipool
@@ -95,30 +105,8 @@ def measure(workload: Workload, dtype: str, layout: str, mode: str, rounds: int,
         for name, call in calls.items()
     }
     calls["floor"] = make_floor(bytes_moved(mode, parts, workload.output_size), device)
-    threads = torch.get_num_threads()
-    timers = {name: Timer("call()", globals={"call": call}, num_threads=threads) for name, call in calls.items()}
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, timer in timers.items():
-            times[name].append(timer.timeit(1 if device == "cpu" else 20).mean)
-    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
-    quartiles = {name: statistics.quantiles(seconds, n=4) for name, seconds in times.items()}
-    return [
-        Result(
-            workload.name,
-            dtype,
-            layout,
-            mode,
-            threads,
-            name,
-            equal.get(name),
-            1e3 * medians[name],
-            1e3 * (quartiles[name][2] - quartiles[name][0]),
-            medians[name] / medians["roipool"],
-            medians[name] / medians["floor"],
-        )
-        for name in times
-    ]
+    equal["floor"] = None
+    return make_results((workload.name, dtype, layout, mode), time_in_turns(calls, rounds, device), equal)
 
 
 def main() -> None:

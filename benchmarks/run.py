@@ -186,6 +186,16 @@ def measure(
     calls["floor"] = make_floor(bytes_moved(mode, parts, workload.output_size), device)
     equal["floor"] = None
 
+    times = time_in_turns(calls, rounds, device)
+    if mxnet_python and mode != "inference_out" and device == "cpu" and layout == "contiguous" and dtype != "bfloat16":
+        times["mxnet"], outputs = time_mxnet(mxnet_python, workload, dtype, mode, parts, rounds)
+        reference = make_call("inference", pools["roipool"], parts, workload.output_size)()
+        equal["mxnet"] = share_of_same_bits(outputs, reference)
+    return make_results((workload.name, dtype, layout, mode), times, equal)
+
+
+def time_in_turns(calls: dict[str, Call], rounds: int, device: str) -> dict[str, list[float]]:
+    """Seconds of each call in each round."""
     threads = torch.get_num_threads()
     timers = {name: Timer("call()", globals={"call": call}, num_threads=threads) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -193,21 +203,19 @@ def measure(
     for _ in range(rounds):
         for name, timer in timers.items():
             times[name].append(timer.timeit(calls_in_a_row).mean)
+    return times
 
-    if mxnet_python and mode != "inference_out" and device == "cpu" and layout == "contiguous" and dtype != "bfloat16":
-        times["mxnet"], outputs = time_mxnet(mxnet_python, workload, dtype, mode, parts, rounds)
-        reference = make_call("inference", pools["roipool"], parts, workload.output_size)()
-        equal["mxnet"] = share_of_same_bits(outputs, reference)
 
+def make_results(
+    problem: tuple[str, str, str, str], times: dict[str, list[float]], equal: dict[str, float | None]
+) -> list[Result]:
+    """Of a problem (workload, dtype, layout, mode), for each of those that were timed."""
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     quartiles = {name: statistics.quantiles(seconds, n=4) for name, seconds in times.items()}
     return [
         Result(
-            workload.name,
-            dtype,
-            layout,
-            mode,
-            threads,
+            *problem,
+            torch.get_num_threads(),
             name,
             equal[name],
             1e3 * medians[name],
