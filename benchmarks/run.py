@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import tempfile
@@ -195,14 +196,14 @@ def measure(
 
 
 def time_in_turns(calls: dict[str, Call], rounds: int, device: str) -> dict[str, list[float]]:
-    """Seconds of each call in each round."""
+    """Seconds of each call in each round. Each finds the caches as the one before left them, so the order varies."""
     threads = torch.get_num_threads()
     timers = {name: Timer("call()", globals={"call": call}, num_threads=threads) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     calls_in_a_row = 1 if device == "cpu" else 20
-    for _ in range(rounds):
-        for name, timer in timers.items():
-            times[name].append(timer.timeit(calls_in_a_row).mean)
+    for i in range(rounds):
+        for name in random.Random(i).sample(list(timers), len(timers)):
+            times[name].append(timers[name].timeit(calls_in_a_row).mean)
     return times
 
 
