@@ -7,6 +7,8 @@ Environment:
     CUDA_HOME               the CUDA toolkit; else that of the nvcc on PATH
     TORCH_CUDA_ARCH_LIST    the architectures, "8.0 9.0+PTX" say; else all from 7.5 on that nvcc knows
     ROIPOOL_WERROR=1        warnings are errors, and so is a CUDA kernel that spills registers (our own CI)
+    ROIPOOL_SANITIZE        sanitizers for the CPU library, "address,undefined" or "thread" say; their runtime libraries
+                            must be preloaded into the Python that imports it (CONTRIBUTING.md)
 """
 
 import hashlib
@@ -29,6 +31,7 @@ TORCH_TARGET_VERSION = "0x020a000000000000"
 DEFINES = [("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)]
 CUDA_ARCHITECTURES = ["7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0"]
 WERROR = os.environ.get("ROIPOOL_WERROR") == "1"
+SANITIZERS = os.environ.get("ROIPOOL_SANITIZE")
 
 
 def compile_flags() -> list[str]:
@@ -37,6 +40,8 @@ def compile_flags() -> list[str]:
     flags = ["-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden"]
     if WERROR:
         flags += ["-Wall", "-Wextra", "-Werror", *torch_headers_as_system()]
+    if SANITIZERS:
+        flags += [f"-fsanitize={SANITIZERS}", "-fno-sanitize-recover=all", "-g1", "-fno-omit-frame-pointer"]
     return flags
 
 
@@ -133,6 +138,8 @@ def cpu_extension(nvcc: Path | None):
     )
     # CppExtension also links c10 and torch_python, which a library on the stable ABI has no business with.
     extension.libraries = ["torch", "torch_cpu"]
+    if SANITIZERS:
+        extension.extra_link_args = [f"-fsanitize={SANITIZERS}"]
     return extension
 
 
