@@ -14,21 +14,38 @@ Environment:
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from glob import glob
 from pathlib import Path
 
-import pybind11
-from setuptools import setup
-from torch.utils import cpp_extension
-from torch.utils.cpp_extension import BuildExtension, CppExtension
+import setuptools
 
-# The oldest torch whose stable ABI the library needs: 2.10. Whatever torch it is built beside, it runs on every torch
-# from this one on.
-TORCH_TARGET_VERSION = "0x020a000000000000"
-DEFINES = [("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)]
+try:
+    import pybind11
+    import torch
+    from torch.utils import cpp_extension
+    from torch.utils.cpp_extension import BuildExtension, CppExtension
+except ImportError as error:
+    raise SystemExit(
+        f"roipool cannot be built here: {error} (`pip install torch pybind11 ninja`, or leave out "
+        "--no-build-isolation, and pip brings what the build needs)"
+    ) from None
+
+# The oldest of each to build with. For torch it is also the oldest to run on: that whose stable ABI the library needs,
+# whatever torch it is built beside.
+OLDEST = {torch: (2, 10), pybind11: (2, 13), setuptools: (77,)}
+for module, oldest in OLDEST.items():
+    if tuple(int(number) for number in re.findall(r"\d+", module.__version__)[:2]) < oldest:
+        needed = ".".join(map(str, oldest))
+        raise SystemExit(
+            f"roipool needs {module.__name__} {needed} or newer, and found {module.__version__} in {module.__path__[0]}"
+        )
+
+DEFINES = [("TORCH_TARGET_VERSION", "0x{:02x}{:02x}000000000000".format(*OLDEST[torch]))]
 CUDA_ARCHITECTURES = ["7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0"]
 WERROR = os.environ.get("ROIPOOL_WERROR") == "1"
 SANITIZERS = os.environ.get("ROIPOOL_SANITIZE")
@@ -53,8 +70,21 @@ def torch_headers_as_system() -> list[str]:
 # ---- CUDA.
 
 
-def nvcc_output(nvcc: Path | str, *arguments: str) -> str:
-    return subprocess.run([nvcc, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+def ask_nvcc(nvcc: Path | str, pattern: str, *arguments: str) -> list[str]:
+    """What matches in its answer. An nvcc that is there but broken is an error, not a build without CUDA kernels."""
+    try:
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+        answer = subprocess.run([nvcc, *arguments], **output).stdout
+    except OSError as error:
+        answer = str(error)
+    found = re.findall(pattern, answer)
+    if not found:
+        said = " ".join(answer.split())[-200:] or "nothing"
+        raise SystemExit(
+            f"roipool's CUDA kernels need an nvcc that works, and `{shlex.join([str(nvcc), *arguments])}` says: {said} "
+            "(ROIPOOL_CUDA=0 leaves them out)"
+        )
+    return found
 
 
 def find_nvcc() -> Path | None:
@@ -63,24 +93,22 @@ def find_nvcc() -> Path | None:
         return None
     home = os.environ.get("CUDA_HOME")
     on_path = shutil.which("nvcc")
-    if home:
-        nvcc = Path(home) / "bin" / "nvcc"
-    elif on_path:
-        where = re.search(r"_HERE_=(.*)", nvcc_output(on_path, "--dryrun", "-x", "cu", os.devnull))
-        nvcc = Path(where[1]) / "nvcc" if where else None
-    else:
-        nvcc = None
-    if os.environ.get("FORCE_CUDA") == "1" and (nvcc is None or not nvcc.exists()):
+    if home and (nvcc := Path(home) / "bin" / "nvcc").exists():
+        return nvcc
+    if on_path and not home:
+        (folder, *_) = ask_nvcc(on_path, r"_HERE_=(.*)", "--dryrun", "-x", "cu", os.devnull)
+        return Path(folder) / "nvcc"
+    if os.environ.get("FORCE_CUDA") == "1":
         found = f"CUDA_HOME is {home!r}, and nvcc on PATH is {on_path!r}"
-        raise RuntimeError(f"FORCE_CUDA=1 asks for CUDA kernels, but there is no nvcc: {found}")
-    return nvcc if nvcc and nvcc.exists() else None
+        raise SystemExit(f"FORCE_CUDA=1 asks for roipool's CUDA kernels, but there is no nvcc: {found}")
+    return None
 
 
 def cuda_architectures(nvcc: Path) -> list[str]:
     chosen = os.environ.get("TORCH_CUDA_ARCH_LIST")
     if chosen:
         return chosen.replace(";", " ").split()
-    known = nvcc_output(nvcc, "--list-gpu-arch").split()
+    known = ask_nvcc(nvcc, r"compute_\d+", "--list-gpu-arch")
     architectures = [name for name in CUDA_ARCHITECTURES if f"compute_{name.replace('.', '')}" in known]
     return [*architectures[:-1], f"{architectures[-1]}+PTX"]
 
@@ -125,7 +153,7 @@ def cpu_extension(nvcc: Path | None):
     """roipool._C: the pybind11 module, the schemas and the CPU kernels in one shared object."""
     defines = list(DEFINES)
     if nvcc:
-        version = re.search(r"release ([\d.]+)", nvcc_output(nvcc, "--version"))[1]
+        (version, *_) = ask_nvcc(nvcc, r"release ([\d.]+)", "--version")
         defines.append(("ROIPOOL_CUDA_VERSION", f'"{version}"'))
         defines.append(("ROIPOOL_CUDA_ARCHITECTURES", f'"{" ".join(cuda_architectures(nvcc))}"'))
     extension = CppExtension(
@@ -143,8 +171,20 @@ def cpu_extension(nvcc: Path | None):
     return extension
 
 
+class BuildRoipool(BuildExtension):
+    def build_extensions(self) -> None:
+        compiler = cpp_extension.get_cxx_compiler()
+        if shutil.which(shlex.split(compiler)[0]) is None:
+            raise SystemExit(f"roipool needs a C++ compiler, and {compiler} is not there: install one, or set CXX")
+        super().build_extensions()
+
+
 nvcc = find_nvcc()
-setup(
-    ext_modules=[cpu_extension(nvcc), *([cuda_extension(nvcc)] if nvcc else [])],
-    cmdclass={"build_ext": BuildExtension},
-)
+with tempfile.TemporaryDirectory(prefix="roipool-") as scratch:
+    # A wheel is built outside the tree, which may be read-only, used by another build, or hold what an older one left.
+    outside = {"build": {"build_base": scratch}, "egg_info": {"egg_base": scratch}}
+    setuptools.setup(
+        ext_modules=[cpu_extension(nvcc), *([cuda_extension(nvcc)] if nvcc else [])],
+        cmdclass={"build_ext": BuildRoipool},
+        options=outside if "bdist_wheel" in sys.argv else {},
+    )
