@@ -1,13 +1,18 @@
-"""Asserts what is in a wheel: its requirements and its files.
+"""Asserts what is in a wheel, and that its libraries need no more than torch 2.10 and what manylinux has; and, given a
+second one, that both are the same: that of the source distribution, and that of a checkout.
 
-python .ci/check_wheel.py dist/roipool-*.whl
+pip install auditwheel torch-abi-audit && python .ci/check_wheel.py dist/roipool-*.whl [other/roipool-*.whl]
 """
 
+import json
 import re
+import subprocess
 import sys
+import tempfile
 import zipfile
 from email.parser import Parser
 from pathlib import Path
+from typing import Any
 
 FILES = {
     "roipool/__init__.py",
@@ -29,8 +34,16 @@ FILES = {
 METADATA = {"LICENSE", "METADATA", "RECORD", "WHEEL", "top_level.txt"}
 
 
-def main() -> None:
-    with zipfile.ZipFile(sys.argv[1]) as wheel:
+BUILD_FACTS = {"RECORD", "WHEEL"}
+TORCH_LIBRARIES = {"libtorch.so", "libtorch_cpu.so"}
+
+
+def report(*command: str) -> Any:
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def check_files(path: str) -> None:
+    with zipfile.ZipFile(path) as wheel:
         names = wheel.namelist()
         metadata = Parser().parsestr(wheel.read(next(n for n in names if n.endswith("/METADATA"))).decode())
     required = [r for r in metadata.get_all("Requires-Dist") if "extra ==" not in r]
@@ -40,7 +53,50 @@ def main() -> None:
     assert files == FILES, f"missing: {sorted(FILES - files)}, unexpected: {sorted(files - FILES)}"
     described = {Path(name).name for name in names if ".dist-info/" in name}
     assert described == METADATA, f"missing: {sorted(METADATA - described)}, unexpected: {sorted(described - METADATA)}"
-    print(f"{Path(sys.argv[1]).name}: {len(names)} files, {sum(Path(n).suffix == '.so' for n in names)} libraries")
+    print(f"{Path(path).name}: {len(names)} files, {sum(Path(n).suffix == '.so' for n in names)} libraries")
+
+
+def check_torch_abi(path: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        zipfile.ZipFile(path).extractall(folder)
+        package = report("torch-abi-audit", "--json", "--check", "torch", f"{folder}/roipool")
+    libraries = [*package["extensions"], *package["bundled_libs"]]
+    assert len(libraries) == 2, f"libraries that were audited: {libraries}"
+    for library in libraries:
+        torch = library["torch"]
+        assert torch["stable"], f"{library['path']}: {torch['unstable_symbols']}"
+        assert not torch["unknown_shim_symbols"], f"{library['path']}: {torch['unknown_shim_symbols']}"
+        assert torch["min_torch_version"] == "2.10.0", f"{library['path']}: torch {torch['min_torch_version']}"
+    print("torch's stable ABI only, of torch 2.10.0")
+
+
+def check_system(path: str) -> None:
+    facts = report("auditwheel", "show", "--json", path)
+    needed = set(facts["external_libs"])
+    assert needed == TORCH_LIBRARIES, f"it needs {sorted(needed)}, not just {sorted(TORCH_LIBRARIES)}"
+    assert not facts["unsupported_isa"], "it does not run on every x86-64 processor"
+    # Which one, the C++ library and glibc of this machine decide.
+    assert facts["sym_tag"].startswith("manylinux_"), f"{facts['sym_tag']}: {facts['versioned_symbols']}"
+    print(f"but for torch, {facts['sym_tag']}")
+
+
+def check_same(path: str, other: str) -> None:
+    """But for machine code, which holds the path of torch's headers, and what lists or signs the rest."""
+    with zipfile.ZipFile(path) as a, zipfile.ZipFile(other) as b:
+        assert sorted(a.namelist()) == sorted(b.namelist()), f"{sorted(set(a.namelist()) ^ set(b.namelist()))}"
+        compared = [name for name in a.namelist() if Path(name).suffix != ".so" and Path(name).name not in BUILD_FACTS]
+        different = [name for name in compared if a.read(name) != b.read(name)]
+    assert not different, f"{path} and {other} differ in {different}"
+    print(f"the same as {other}: {len(compared)} files")
+
+
+def main() -> None:
+    path, *others = sys.argv[1:]
+    check_files(path)
+    check_torch_abi(path)
+    check_system(path)
+    for other in others:
+        check_same(path, other)
 
 
 if __name__ == "__main__":
