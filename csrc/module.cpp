@@ -24,7 +24,8 @@ std::string compiler() {
 
 }  // namespace
 
-PYBIND11_MODULE(_C, m) {
+// Nothing in the library changes once it is loaded, so a free-threaded Python need not turn its lock on for it.
+PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.doc() = "The native half of roipool: the operators torch.ops.roipool.*, and what this build contains.";
   m.attr("compiler") = compiler();
   m.attr("built_with_torch") = TORCH_VERSION;
