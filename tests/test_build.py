@@ -39,6 +39,11 @@ def error(*arguments: str | Path, **environment: str | Path) -> str:
     return run.stderr.rstrip().splitlines()[-1]
 
 
+def test_changelog_has_the_version():
+    versions = re.findall(r"^## (\d\S*)", (CHECKOUT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions[0] == roipool.__version__
+
+
 # ---- Python packages.
 
 
