@@ -174,8 +174,9 @@ def cpu_extension(nvcc: Path | None):
 class BuildRoipool(BuildExtension):
     def build_extensions(self) -> None:
         compiler = cpp_extension.get_cxx_compiler()
-        if shutil.which(shlex.split(compiler)[0]) is None:
-            raise SystemExit(f"roipool needs a C++ compiler, and {compiler} is not there: install one, or set CXX")
+        program = next(iter(shlex.split(compiler)), "")  # CXX may be "ccache c++"
+        if sys.platform != "win32" and shutil.which(program) is None:
+            raise SystemExit(f"roipool needs a C++ compiler, and {compiler!r} is not there: install one, or set CXX")
         super().build_extensions()
 
 

@@ -64,7 +64,7 @@ def check_torch_abi(path: str) -> None:
     assert len(libraries) == 2, f"libraries that were audited: {libraries}"
     for library in libraries:
         torch = library["torch"]
-        assert torch["stable"], f"{library['path']}: {torch['unstable_symbols']}"
+        assert torch["stable"], f"{library['path']}: not stable, or without torch: {torch['unstable_symbols']}"
         assert not torch["unknown_shim_symbols"], f"{library['path']}: {torch['unknown_shim_symbols']}"
         assert torch["min_torch_version"] == "2.10.0", f"{library['path']}: torch {torch['min_torch_version']}"
     print("torch's stable ABI only, of torch 2.10.0")

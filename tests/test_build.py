@@ -80,12 +80,13 @@ def test_package_that_is_too_old(tmp_path, name, old):
 # ---- Compilers.
 
 
-@pytest.mark.parametrize("compiler", [None, "/nonexistent/c++", "nonexistent-ccache c++"])
+@pytest.mark.parametrize("compiler", [None, "", "/nonexistent/c++", "nonexistent-ccache c++"])
 def test_no_compiler(tmp_path, compiler):
-    chosen = {"CXX": compiler} if compiler else {"PATH": tmp_path}
+    name = "c++" if compiler is None else compiler
+    chosen = {"PATH": tmp_path} if compiler is None else {"CXX": compiler}
     command = ["build_ext", "--build-temp", tmp_path, "--build-lib", tmp_path]
     assert error(*command, ROIPOOL_CUDA="0", **chosen) == (
-        f"roipool needs a C++ compiler, and {compiler or 'c++'} is not there: install one, or set CXX"
+        f"roipool needs a C++ compiler, and {name!r} is not there: install one, or set CXX"
     )
 
 
