@@ -72,16 +72,17 @@ def torch_headers_as_system() -> list[str]:
 
 def ask_nvcc(nvcc: Path | str, pattern: str, *arguments: str) -> list[str]:
     """What matches in its answer. An nvcc that is there but broken is an error, not a build without CUDA kernels."""
+    command = [str(nvcc), *arguments]
     try:
-        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-        answer = subprocess.run([nvcc, *arguments], **output).stdout
+        run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        answer = run.stdout
     except OSError as error:
         answer = str(error)
     found = re.findall(pattern, answer)
     if not found:
         said = " ".join(answer.split())[-200:] or "nothing"
         raise SystemExit(
-            f"roipool's CUDA kernels need an nvcc that works, and `{shlex.join([str(nvcc), *arguments])}` says: {said} "
+            f"roipool's CUDA kernels need an nvcc that works, and `{shlex.join(command)}` says: {said} "
             "(ROIPOOL_CUDA=0 leaves them out)"
         )
     return found

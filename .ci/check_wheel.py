@@ -81,7 +81,7 @@ def check_system(path: str) -> None:
 
 
 def check_same(path: str, other: str) -> None:
-    """But for machine code, which holds the path of torch's headers, and what lists or signs the rest."""
+    """But for machine code, which holds the path of torch's headers, and what lists the rest or says what built it."""
     with zipfile.ZipFile(path) as a, zipfile.ZipFile(other) as b:
         assert sorted(a.namelist()) == sorted(b.namelist()), f"{sorted(set(a.namelist()) ^ set(b.namelist()))}"
         compared = [name for name in a.namelist() if Path(name).suffix != ".so" and Path(name).name not in BUILD_FACTS]

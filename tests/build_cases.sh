@@ -59,7 +59,8 @@ read_only() { # TREE COMMAND...: root may write where the permissions say no
 
 "${PYTHON:-python3}" -m venv "$scratch/bare"
 "${PYTHON:-python3}" -m venv "$scratch/env"
-"$scratch/env/bin/pip" install -q torch==2.13.0 setuptools pybind11 ninja &> "$logs/pip.log"
+"$scratch/bare/bin/pip" install -q setuptools &> "$logs/pip.log"
+"$scratch/env/bin/pip" install -q torch==2.13.0 setuptools pybind11 ninja &>> "$logs/pip.log"
 isolated=("$scratch/bare/bin/pip" wheel -q --no-deps --wheel-dir)
 wheel=("$scratch/env/bin/pip" wheel -q --no-deps --no-build-isolation --wheel-dir)
 tree="$scratch/tree"
