@@ -13,13 +13,14 @@ so the three differentiate one another, to any order. rois get no gradient.
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._functorch.autograd_function import enable_single_level_autograd_function  # type: ignore[attr-defined]
 from torch.autograd import forward_ad
-from torch.autograd.function import Function
+from torch.autograd.function import Function, _SingleLevelFunction
 
 ops = torch.ops.roipool
 
@@ -287,21 +288,29 @@ class MultiScaleRoIPoolGatherFunction(Function):
             return tangent
 
 
+@cache
+def single_level(function: type[Function]) -> Any:
+    """The same derivatives in the class that PyTorch itself makes for one level of transforms."""
+    names = ["forward", "setup_context", "backward", "jvp"]
+    return type(
+        function.__name__, (_SingleLevelFunction,), {name: staticmethod(getattr(function, name)) for name in names}
+    )
+
+
 def apply(function: type[Function], *arguments: Any) -> Any:
     """Function.apply for what runs at the Autograd key.
 
     Under transforms of torch.func, Function.apply would hand the call to all levels of them. The dispatcher does that
-    already, for operators: at each level it calls their kernel at the Autograd key, which has just this one to do. That
-    is what the class above Function is for. (Without transforms it does all that there is to do, and faster.)
+    already, for operators: at each level it calls their kernel at the Autograd key, which has just this one to do.
+    Without transforms, the apply above that of Function does all that there is to do, and faster.
     """
-    single_level: Callable[..., Any] = super(Function, function).apply  # type: ignore[misc]
     if not torch._C._are_functorch_transforms_active():
-        return single_level(*arguments)
+        return super(Function, function).apply(*arguments)  # type: ignore[misc]
     before = getattr(_caller, "modes", None)
     _caller.modes = (torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled())
     try:
         with enable_single_level_autograd_function():
-            return single_level(*arguments)
+            return single_level(function).apply(*arguments)
     finally:
         _caller.modes = before
 
