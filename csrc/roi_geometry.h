@@ -80,15 +80,20 @@ inline double level_bound(double level, double canonical_scale, double canonical
     std::memcpy(&size, &bits, sizeof(size));
     return size;
   };
+  const auto reaches = [&](T size) {
+    const T ratio = size / static_cast<T>(canonical_scale);
+    return static_cast<T>(canonical_level) + std::log2(ratio) + static_cast<T>(1e-6) >= static_cast<T>(level);
+  };
   const T infinity = std::numeric_limits<T>::infinity();
+  if (!reaches(infinity)) {  // where T rounds canonical_scale to infinity, too
+    return std::numeric_limits<double>::quiet_NaN();
+  }
   Bits below = 0;  // as the bits of positive numbers, which have the order of the numbers
   Bits reached;
   std::memcpy(&reached, &infinity, sizeof(reached));
   while (reached - below > 1) {
     const Bits middle = below + (reached - below) / 2;
-    const T ratio = size_of(middle) / static_cast<T>(canonical_scale);
-    const T at = static_cast<T>(canonical_level) + std::log2(ratio) + static_cast<T>(1e-6);
-    (at >= static_cast<T>(level) ? reached : below) = middle;
+    (reaches(size_of(middle)) ? reached : below) = middle;
   }
   return size_of(reached);
 }

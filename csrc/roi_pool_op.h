@@ -394,6 +394,9 @@ Tensor pool(const std::vector<Tensor>& inputs, const Tensor& rois, int64_t poole
     *argmax = empty(sizes, ScalarType::Int, input.device(), format);
     cells = static_cast<int32_t*>(argmax->mutable_data_ptr());
   }
+  if (output.numel() == 0) {  // of which the sizes that are not 0 may be any numbers
+    return output;
+  }
 
   const Kernels kernels(input.device());
   const RoIPoolProblem problem = make_problem(maps, boxes, pooled_height, pooled_width, pyramid, format);
@@ -468,6 +471,12 @@ std::vector<Tensor> pool_backward(const Tensor& grad_output, const Tensor& rois,
     grad_inputs.push_back(empty({batch_size, argmax.size(1), heights[i], widths[i]}, grad_output.scalar_type(),
                                 grad_output.device(), format));
   }
+  if (argmax.numel() == 0) {
+    for (Tensor& grad_input : grad_inputs) {
+      torch::stable::zero_(grad_input);
+    }
+    return grad_inputs;
+  }
 
   const Kernels kernels(grad_output.device());
   const RoIPoolProblem problem = make_problem(grad_inputs, boxes, argmax.size(2), argmax.size(3), pyramid, format);
@@ -499,6 +508,9 @@ Tensor pool_gather(const std::vector<Tensor>& inputs, const Tensor& rois, const 
   const Tensor boxes = widen_rois(rois);
   Tensor output = empty({argmax.size(0), argmax.size(1), argmax.size(2), argmax.size(3)}, input.scalar_type(),
                         input.device(), format);
+  if (output.numel() == 0) {
+    return output;
+  }
 
   const Kernels kernels(input.device());
   const RoIPoolProblem problem = make_problem(maps, boxes, argmax.size(2), argmax.size(3), pyramid, format);

@@ -119,6 +119,15 @@ def test_levels_beyond_the_range_of_floats_are_clamped(backend, canonical):
     assert_same_bits(backend.ops.multiscale_roi_pool(maps, rois, 1, 1, SCALES, *canonical), expected)
 
 
+def test_an_infinite_area_over_an_infinite_scale_is_no_number(backend):
+    """In float32, where neither fits: as any level that is NaN, the first."""
+    maps = [torch.full((1, 1, 4, 4), float(i), device=backend.device) for i in range(4)]
+    rois = torch.tensor([[0.0, -1e30, -1e30, 1e30, 1e30]], device=backend.device)
+    assert backend.ops.multiscale_roi_pool(maps, rois, 1, 1, SCALES, 1e100, 4).item() == 0
+    assert backend.ops.multiscale_roi_pool(maps, rois, 1, 1, SCALES, 1e30, 4).item() == 3
+    assert backend.ops.multiscale_roi_pool(maps, rois.double(), 1, 1, SCALES, 1e100, 4).item() == 0
+
+
 @pytest.mark.parametrize("shape", [(0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0)])
 @pytest.mark.parametrize("num_rois", [0, 9])
 def test_empty_shapes(backend, num_rois, shape):

@@ -111,6 +111,27 @@ def test_no_region_leaves_a_gradient_of_zeros(backend, channels):
     assert_same_bits(grad_input, torch.zeros(2, channels, 5, 4))
 
 
+@pytest.mark.parametrize(("num_rois", "channels"), [(0, 1), (0, 0), (4, 0)])
+def test_nothing_to_pool_into_any_number_of_bins(backend, num_rois, channels):
+    """Sizes beside one of 0, whose product is beyond any integer, or whose tables would fill the memory."""
+    most = 2**31 - 1
+    x = torch.ones(1, channels, 4, 5, device=backend.device)
+    rois = torch.zeros(num_rois, 5, device=backend.device)
+    output, argmax = backend.ops.roi_pool_with_argmax(x, rois, most, most, 1.0)
+    assert output.shape == argmax.shape == (num_rois, channels, most, most)
+    assert backend.ops.roi_pool(x, rois, most, most, 1.0).shape == output.shape
+    assert backend.ops.roi_pool_gather(x, rois, argmax).shape == output.shape
+    assert_same_bits(backend.ops.roi_pool_backward(output, rois, argmax, 1, 4, 5), torch.zeros(1, channels, 4, 5))
+
+
+@pytest.mark.parametrize(("height", "width"), [(0, 3), (3, 0), (0, 0)])
+def test_gradients_of_any_number_of_images_without_cells(backend, height, width):
+    rois = torch.zeros(2, 5, device=backend.device)
+    argmax = torch.zeros(2, 1, 2, 2, dtype=torch.int32, device=backend.device)
+    grad_input = backend.ops.roi_pool_backward(argmax.float(), rois, argmax, 2**60, height, width)
+    assert grad_input.shape == (2**60, 1, height, width)
+
+
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 @pytest.mark.parametrize("num_rois", [1, 20])
 @pytest.mark.parametrize("batch_index", [-1.0, 2.0, 1e6, 2.0**63, 1e30, float("nan"), float("inf"), float("-inf")])

@@ -15,6 +15,9 @@
 #if defined(__x86_64__)
 #include <emmintrin.h>
 #endif
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#endif
 
 #include "cpu/capability.h"
 #include "roi_pool.h"
@@ -23,7 +26,32 @@
 namespace roipool {
 namespace {
 
+#if defined(__SANITIZE_THREAD__)
+// ThreadSanitizer does not see what torch's OpenMP, built without it, puts in order: this tells it. What was done
+// before a loop is seen by its threads, and what they did by what follows; among each other, they stay unordered.
+template <typename Function>
+struct Ordered {
+  const Function& function;
+  mutable char fork = 0;
+  mutable char join = 0;
+
+  void operator()(int64_t begin, int64_t end) const {
+    __tsan_acquire(&fork);
+    function(begin, end);
+    __tsan_release(&join);
+  }
+};
+
+template <typename Function>
+void parallel_for(int64_t begin, int64_t end, int64_t grain, const Function& function) {
+  const Ordered<Function> ordered{function};
+  __tsan_release(&ordered.fork);
+  torch::stable::parallel_for(begin, end, grain, ordered);
+  __tsan_acquire(&ordered.join);
+}
+#else
 using torch::stable::parallel_for;
+#endif
 
 // Work, in elements, below which another thread costs more than it saves.
 constexpr int64_t kGrain = 16384;
@@ -719,7 +747,11 @@ bool pays_to_prepare(const LevelProblem& problem) {
 template <typename scalar_t>
 void forward_level(const LevelProblem& problem, scalar_t* output, int32_t* argmax) {
   constexpr int64_t kFewChannels = 16;
-  if (problem.maps.num_cells() == 0 || !pays_to_prepare(problem)) {
+  if (problem.maps.num_cells() == 0) {
+    for (const int64_t k : problem.regions) {
+      clear_region(problem, k, output, argmax);
+    }
+  } else if (!pays_to_prepare(problem)) {
     forward_cells(problem, output, argmax);
   } else if (problem.channels >= kFewChannels) {
     BlockForward<scalar_t>(problem, output, argmax).run();
@@ -828,12 +860,12 @@ void backward_level(const LevelProblem& problem, const scalar_t* grad_output, co
   using sum_t = wide_t<scalar_t>;
   const FeatureMaps& maps = problem.maps;
   auto* grad_input = static_cast<scalar_t*>(maps.data);
-  const int64_t most_channels = std::min(scatter_channels(problem), problem.channels);
   const int64_t num_images = problem.num_images;
-  const int64_t num_blocks = most_channels == 0 ? 0 : num_images * divide_up(problem.channels, most_channels);
-  if (num_blocks == 0) {
+  if (num_images == 0 || maps.num_cells() == 0) {
     return;
   }
+  const int64_t most_channels = std::min(scatter_channels(problem), problem.channels);
+  const int64_t num_blocks = num_images * divide_up(problem.channels, most_channels);
   // Where there are too few blocks for all threads, they share the cells of one: each reads it all, and adds its part.
   const int64_t num_parts = divide_up(torch::stable::get_num_threads(), num_blocks);
   const int64_t most_cells = divide_up(maps.num_cells(), num_parts);
@@ -892,11 +924,11 @@ void gather(const RoIPoolProblem& problem, const int32_t* argmax, scalar_t* outp
   parallel_for(0, problem.num_rois, grain_of(problem.region_stride), [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {
       const int64_t image = problem.image_of_region(k);
-      if (image < 0) {
+      const FeatureMaps& maps = problem.levels[problem.level_of_region(k)];
+      if (image < 0 || maps.num_cells() == 0) {
         clear_region<scalar_t>(problem, k, output, nullptr);
         continue;
       }
-      const FeatureMaps& maps = problem.levels[problem.level_of_region(k)];
       const auto* input = static_cast<const scalar_t*>(maps.data);
       for (int64_t c = 0; c < problem.channels; ++c) {
         const scalar_t* channel = input + image * maps.image_stride + c * maps.channel_stride;
