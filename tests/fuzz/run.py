@@ -1,0 +1,109 @@
+"""Fuzzes the CPU operators under AddressSanitizer and UndefinedBehaviorSanitizer: see fuzz_operators.cpp.
+
+    python tests/fuzz/run.py --seconds 60
+    python tests/fuzz/run.py --runs 10000000 --save     # keeps what it learned in corpus.zip
+    python tests/fuzz/run.py --coverage                 # the lines of csrc/ that the corpus reaches
+
+It needs Clang with its runtime libraries (Debian: clang and libclang-rt-14-dev; llvm for --coverage). What fails is left
+in the working directory as crash-*, and is run again by `python tests/fuzz/run.py --replay crash-*`.
+ROIPOOL_CPU_CAPABILITY chooses the instruction set, as ever.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from torch.utils import cpp_extension
+
+HERE = Path(__file__).parent
+CSRC = HERE.parents[1] / "csrc"
+CORPUS = HERE / "corpus.zip"
+SOURCES = [HERE / "fuzz_operators.cpp", CSRC / "library.cpp", *sorted((CSRC / "cpu").glob("*.cpp"))]
+COVERED = "-fsanitize-coverage=inline-8bit-counters,pc-table"
+SANITIZED = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", COVERED]
+ENVIRONMENT = {
+    # An allocation that is too large must be refused, as it is where memory is scarce.
+    "ASAN_OPTIONS": "allocator_may_return_null=1:max_allocation_size_mb=2048",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+    "OMP_WAIT_POLICY": "passive",
+}
+MOST_BYTES = 512  # of an input
+
+
+def clang() -> str:
+    names = [os.environ.get("CLANG", "clang++"), *[f"clang++-{version}" for version in range(22, 13, -1)]]
+    found = next((name for name in names if shutil.which(name)), None)
+    return found or sys.exit("libFuzzer comes with Clang, which is not on PATH: CLANG=/path/to/clang++")
+
+
+def build(folder: Path, flags: list[str]) -> Path:
+    """The fuzzer, from csrc/ compiled with these flags; it itself has no need of them."""
+    compiler = clang()
+    common = ["-std=c++20", "-O2", "-g", "-ffp-contract=off", f"-I{CSRC}"]
+    common += [flag for path in cpp_extension.include_paths() for flag in ["-isystem", path]]
+    of_csrc = ["-DTORCH_TARGET_VERSION=0x020a000000000000", *flags]
+    objects = []
+    for source in SOURCES:
+        objects.append(folder / f"{source.stem}.o")
+        own = [] if source.parent == HERE else of_csrc
+        subprocess.run([compiler, *common, *own, "-c", source, "-o", objects[-1]], check=True)
+    program = folder / "fuzz_operators"
+    libraries = [flag for path in cpp_extension.library_paths() for flag in [f"-L{path}", f"-Wl,-rpath,{path}"]]
+    link = [*libraries, "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10"]
+    subprocess.run([compiler, "-fsanitize=fuzzer", *flags, *objects, "-o", program, *link], check=True)
+    return program
+
+
+def report_coverage(folder: Path, corpus: Path) -> int:
+    program = build(folder, ["-fprofile-instr-generate", "-fcoverage-mapping"])
+    environment = os.environ | {"LLVM_PROFILE_FILE": str(folder / "profile")}
+    subprocess.run([program, "-runs=0", corpus], env=environment, check=True, capture_output=True)
+    tools = Path(subprocess.check_output([clang(), "-print-prog-name=llvm-cov"], text=True).strip()).parent
+    subprocess.run([tools / "llvm-profdata", "merge", folder / "profile", "-o", folder / "merged"], check=True)
+    command = [tools / "llvm-cov", "report", program, f"-instr-profile={folder / 'merged'}", CSRC]
+    return subprocess.run(command).returncode
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=0, help="how long (default: until stopped)")
+    parser.add_argument("--runs", type=int, default=-1, help="how many executions (default: any number)")
+    parser.add_argument("--seed", type=int, default=0, help="of libFuzzer (default: another one each time)")
+    parser.add_argument("--save", action="store_true", help="add what was found to corpus.zip, minimised")
+    parser.add_argument("--replay", type=Path, nargs="+", metavar="INPUT", help="run these inputs only")
+    parser.add_argument("--coverage", action="store_true", help="print the lines of csrc/ that the corpus reaches")
+    arguments = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        corpus = folder / "corpus"
+        corpus.mkdir()
+        if CORPUS.exists():
+            with zipfile.ZipFile(CORPUS) as archive:
+                archive.extractall(corpus)
+        if arguments.coverage:
+            return report_coverage(folder, corpus)
+
+        program = build(folder, SANITIZED)
+        environment = ENVIRONMENT | dict(os.environ)
+        if arguments.replay:
+            return subprocess.run([program, *arguments.replay], env=environment).returncode
+        limits = [f"-max_total_time={arguments.seconds}", f"-runs={arguments.runs}", f"-seed={arguments.seed}"]
+        lengths = [f"-max_len={MOST_BYTES}", "-len_control=0"]  # all that an input is short of counts as 0
+        fuzz = [program, *lengths, "-rss_limit_mb=6000", "-print_final_stats=1", *limits, corpus]
+        status = subprocess.run(fuzz, env=environment).returncode
+        if status == 0 and arguments.save:
+            merged = folder / "merged"
+            merged.mkdir()
+            subprocess.run([program, "-merge=1", merged, corpus], env=environment, check=True)
+            shutil.make_archive(str(CORPUS.with_suffix("")), "zip", merged)
+        return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
