@@ -4,7 +4,7 @@
     python tests/fuzz/run.py --runs 10000000 --save     # keeps what it learned in corpus.zip
     python tests/fuzz/run.py --coverage                 # the lines of csrc/ that the corpus reaches
 
-It needs Clang with its runtime libraries (Debian: clang and libclang-rt-14-dev; llvm for --coverage). What fails is left
+It needs Clang with its runtime libraries (Debian: clang, libclang-rt-14-dev; llvm for --coverage). What fails is left
 in the working directory as crash-*, and is run again by `python tests/fuzz/run.py --replay crash-*`.
 ROIPOOL_CPU_CAPABILITY chooses the instruction set, as ever.
 """
