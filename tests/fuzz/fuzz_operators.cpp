@@ -356,25 +356,33 @@ void print(const Problem& problem) {
   }
 }
 
+// Of a square, of which `count` have as many elements together; but 2 at least, and `most` at most.
+int64_t side(int64_t elements, int64_t count, int64_t most) {
+  const double root = std::sqrt(static_cast<double>(elements) / static_cast<double>(std::max<int64_t>(1, count)));
+  return std::clamp(static_cast<int64_t>(root), int64_t{2}, most);
+}
+
 Problem problem(Bytes& bytes) {
   Problem problem;
   problem.pyramid = bytes.one_in(3);
   problem.dtype = bytes.pick(kFeatureDtypes);
   oracle::Problem& plain = problem.plain;
   plain.num_images = bytes.in(0, 3);
-  const bool many_channels = bytes.one_in(3);
-  plain.channels = many_channels ? bytes.in(15, 70) : bytes.in(0, 14);
+  plain.channels = bytes.one_in(3) ? bytes.in(15, 70) : bytes.in(0, 14);
   plain.num_rois = bytes.one_in(16) ? bytes.in(0, 60) : bytes.in(0, 5);
-  plain.pooled_height = bytes.in(1, 7);
-  plain.pooled_width = bytes.in(1, 7);
   plain.canonical_scale = problem.pyramid ? scale(bytes) * 32 : 1;
   plain.canonical_level = problem.pyramid ? bytes.in(-3, 6) : 0;
   const int64_t num_levels = problem.pyramid ? bytes.in(1, 8) : 1;
-  const int64_t most = bytes.one_in(16) ? 40 : many_channels ? 7 : 14;
+  // Small enough that there are thousands of executions in a second; a few of them are larger.
+  const int64_t elements = bytes.one_in(16) ? 20000 : 2000;
+  const int64_t most_bins = side(elements, plain.num_rois * plain.channels, 7);
+  const int64_t most_cells = side(elements, plain.num_images * plain.channels * num_levels, elements > 2000 ? 40 : 14);
+  plain.pooled_height = bytes.in(1, most_bins);
+  plain.pooled_width = bytes.in(1, most_bins);
   double extent = 1;
   for (int64_t i = 0; i < num_levels; ++i) {
-    const int64_t height = bytes.in(0, most);
-    const int64_t width = bytes.in(0, most);
+    const int64_t height = bytes.in(0, most_cells);
+    const int64_t width = bytes.in(0, most_cells);
     problem.spatial_scales.push_back(scale(bytes));
     problem.inputs.push_back(features(bytes, {plain.num_images, plain.channels, height, width}, problem.dtype));
     extent = std::max(extent, static_cast<double>(std::max(height, width)) / problem.spatial_scales.back());
@@ -607,22 +615,22 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const c10::InferenceMode guard;  // or each tensor would be set up for autograd
   FuzzedDataProvider provider(data, size);
   Bytes bytes(provider);
-  const int64_t action = bytes.in(0, 7);
+  const int64_t action = bytes.in(0, 15);
   const Problem one = problem(bytes);
   current = &one;
   const char* forward = name_of(one, "roi_pool", "multiscale_roi_pool");
-  const bool scale_matters = one.pyramid || action == 0 || action >= 5;
+  const bool scale_matters = one.pyramid || action == 0 || action >= 9;
   if (scale_matters && !one.is_valid()) {
     expect_refusal(forward, one.forward_arguments(), {"scale"});
     return 0;
   }
   if (action == 0) {
     check_refusals(bytes, one);
-  } else if (action <= 2) {
+  } else if (action <= 5) {
     check_backward(bytes, one);
-  } else if (action == 3) {
+  } else if (action <= 8) {
     check_gather(bytes, one);
-  } else if (one.is_valid()) {
+  } else {
     check_forward(bytes, one);
   }
   return 0;
