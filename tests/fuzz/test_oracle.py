@@ -100,14 +100,14 @@ def check(oracle, maps, rois, output_size, spatial_scales, canonical_scale=1.0, 
         assert_same_bits(actual.to(grad.dtype), grad)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(problem=problems())
 def test_random_problems(oracle, problem):
     x, layout, rois, output_size, spatial_scale = problem
     check(oracle, [layout(x)], rois, output_size, [spatial_scale])
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(problem=pyramid_problems())
 def test_random_pyramids(oracle, problem):
     maps, rois, output_size, pyramid = problem
