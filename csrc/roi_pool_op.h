@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cmath>
 #include <cstdint>
 #include <optional>
@@ -59,12 +60,17 @@ inline std::string name_of(ScalarType dtype) {
       return "int32";
     case ScalarType::Long:
       return "int64";
+    case ScalarType::ComplexHalf:
+      return "complex32";
     case ScalarType::ComplexFloat:
       return "complex64";
     case ScalarType::ComplexDouble:
       return "complex128";
-    default:
-      return torch::headeronly::toString(dtype);
+    default: {
+      std::string name = torch::headeronly::toString(dtype);
+      std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+      return name;
+    }
   }
 }
 
@@ -117,16 +123,52 @@ template <typename... Parts>
     }                                 \
   } while (false)
 
+// Tensor.scalar_type(), which throws where the stable ABI has no number for a dtype: then torch's own, to be named.
+inline ScalarType dtype_of(const Tensor& tensor) {
+  try {
+    return tensor.scalar_type();
+  } catch (const std::exception&) {
+    int32_t dtype = 0;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &dtype));
+    return static_cast<ScalarType>(dtype);
+  }
+}
+
 inline bool is_feature_dtype(ScalarType dtype) {
   return dtype == ScalarType::Half || dtype == ScalarType::BFloat16 || dtype == ScalarType::Float ||
          dtype == ScalarType::Double;
 }
 
+// The elements of a storage from the first of a tensor to its last.
+inline int64_t extent_of(const Tensor& tensor) {
+  const auto sizes = tensor.sizes();
+  const auto strides = tensor.strides();
+  int64_t extent = 1;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    extent += (sizes[i] - 1) * strides[i];
+  }
+  return extent;
+}
+
+// A storage can be made smaller behind its tensors' backs: untyped_storage().resize_(0) frees it. No fake kernel checks
+// this, as it is the state of a memory that fake tensors do not have.
+inline void check_storage(const Tensor& tensor, const char* name) {
+  if (tensor.numel() == 0) {
+    return;
+  }
+  int64_t bytes = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &bytes));
+  const int64_t needed = (tensor.storage_offset() + extent_of(tensor)) * static_cast<int64_t>(tensor.element_size());
+  ROIPOOL_CHECK(needed <= bytes, name, " must lie within its storage, of which it needs ", needed, " bytes, got ",
+                bytes);
+}
+
 inline void check_features(const Tensor& tensor, const char* name, const char* dimensions) {
   ROIPOOL_CHECK(tensor.dim() == 4, name, " must be a 4-D tensor ", dimensions, ", got shape ",
                 name_of_shape(tensor.sizes()));
-  ROIPOOL_CHECK(is_feature_dtype(tensor.scalar_type()), name, " must be float16, bfloat16, float32 or float64, got ",
-                name_of(tensor.scalar_type()));
+  const ScalarType dtype = dtype_of(tensor);
+  ROIPOOL_CHECK(is_feature_dtype(dtype), name, " must be float16, bfloat16, float32 or float64, got ", name_of(dtype));
+  check_storage(tensor, name);
 }
 
 inline void check_map_size(const char* name, int64_t height, int64_t width) {
@@ -148,10 +190,11 @@ inline void check_rois(const Tensor& rois, const Tensor& other, const char* othe
   ROIPOOL_CHECK(rois.dim() == 2 && rois.size(1) == 5,
                 "rois must have shape (K, 5), rows [batch_index, x1, y1, x2, y2], got shape ",
                 name_of_shape(rois.sizes()));
-  const ScalarType dtype = rois.scalar_type();
+  const ScalarType dtype = dtype_of(rois);
   ROIPOOL_CHECK(is_feature_dtype(dtype) || dtype == ScalarType::Int || dtype == ScalarType::Long,
                 "rois must be float16, bfloat16, float32, float64, int32 or int64, got ", name_of(dtype));
   check_same_device(rois, "rois", other, other_name);
+  check_storage(rois, "rois");
 }
 
 inline void check_output_size(int64_t pooled_height, int64_t pooled_width) {
@@ -169,8 +212,10 @@ inline void check_argmax(const Tensor& argmax, const Tensor& rois, const Tensor&
   ROIPOOL_CHECK(argmax.dim() == 4 && argmax.size(0) == rois.size(0) && argmax.size(1) == other.size(1),
                 "argmax must have shape (K, C, PH, PW) with K = ", rois.size(0), " as in rois and C = ", other.size(1),
                 " as in ", other_name, ", got shape ", name_of_shape(argmax.sizes()));
-  ROIPOOL_CHECK(argmax.scalar_type() == ScalarType::Int, "argmax must be int32, got ", name_of(argmax.scalar_type()));
+  const ScalarType dtype = dtype_of(argmax);
+  ROIPOOL_CHECK(dtype == ScalarType::Int, "argmax must be int32, got ", name_of(dtype));
   check_same_device(argmax, "argmax", other, other_name);
+  check_storage(argmax, "argmax");
 }
 
 inline void check_num_levels(const char* name, size_t num_levels) {
@@ -219,13 +264,27 @@ inline MemoryFormat memory_format_of(const Tensor& tensor) {
   return MemoryFormat::ChannelsLast;
 }
 
-inline Tensor empty(const Shape& sizes, ScalarType dtype, const torch::stable::Device& device, MemoryFormat format) {
+// function(), which allocates a tensor, with an error that says so: before torch 2.13, its own says only that a call to
+// torch has failed.
+template <typename Sizes, typename Function>
+Tensor allocate(const Sizes& sizes, ScalarType dtype, const torch::stable::Device& device, const Function& function) {
   try {
-    return torch::stable::empty(sizes, dtype, torch::headeronly::Layout::Strided, device, /*pin_memory=*/false, format);
-  } catch (const std::exception& error) {  // which, before torch 2.13, says only that a call to torch has failed
+    return function();
+  } catch (const std::exception& error) {
     throw std::runtime_error("cannot allocate a tensor of shape " + name_of_shape(sizes) + " and dtype " +
                              name_of(dtype) + " on " + name_of(device) + ": out of memory (" + error.what() + ")");
   }
+}
+
+inline Tensor empty(const Shape& sizes, ScalarType dtype, const torch::stable::Device& device, MemoryFormat format) {
+  return allocate(sizes, dtype, device, [&] {
+    return torch::stable::empty(sizes, dtype, torch::headeronly::Layout::Strided, device, /*pin_memory=*/false, format);
+  });
+}
+
+inline Tensor make_contiguous(const Tensor& tensor, MemoryFormat format = MemoryFormat::Contiguous) {
+  return allocate(tensor.sizes(), tensor.scalar_type(), tensor.device(),
+                  [&] { return torch::stable::contiguous(tensor, format); });
 }
 
 // Whether a tensor lies in memory as empty() makes it.
@@ -246,7 +305,7 @@ inline bool is_dense(const Tensor& tensor, MemoryFormat format) {
 
 // torch::stable::contiguous, which asks the dispatcher even where there is nothing to do.
 inline Tensor dense(const Tensor& tensor, MemoryFormat format) {
-  return is_dense(tensor, format) ? tensor : torch::stable::contiguous(tensor, format);
+  return is_dense(tensor, format) ? tensor : make_contiguous(tensor, format);
 }
 
 inline std::vector<Tensor> dense(const std::vector<Tensor>& tensors, MemoryFormat format) {
@@ -260,11 +319,7 @@ inline std::vector<Tensor> dense(const std::vector<Tensor>& tensors, MemoryForma
 // Whether two tensors may have memory in common.
 inline bool may_overlap(const Tensor& a, const Tensor& b) {
   const auto end_of = [](const Tensor& tensor) {
-    int64_t last = 0;
-    for (int64_t i = 0; i < tensor.dim(); ++i) {
-      last += (tensor.size(i) - 1) * tensor.stride(i);
-    }
-    return static_cast<const char*>(tensor.const_data_ptr()) + (last + 1) * tensor.element_size();
+    return static_cast<const char*>(tensor.const_data_ptr()) + extent_of(tensor) * tensor.element_size();
   };
   return a.numel() > 0 && b.numel() > 0 && static_cast<const char*>(a.const_data_ptr()) < end_of(b) &&
          static_cast<const char*>(b.const_data_ptr()) < end_of(a);
@@ -273,10 +328,14 @@ inline bool may_overlap(const Tensor& a, const Tensor& b) {
 // torch.clone(tensor, out=out): resizes out as all of PyTorch's functions do, with their warning where it held
 // anything.
 inline void resize_and_copy(const Tensor& tensor, const Tensor& out) {
+  const std::string shape = name_of_shape(out.sizes());  // which torch changes before it asks for memory
   std::array<StableIValue, 3> stack{torch::stable::detail::from(tensor),
                                     torch::stable::detail::from(std::optional<MemoryFormat>()),
                                     torch::stable::detail::from(out)};
-  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::clone", "out", stack.data(), TORCH_ABI_VERSION));
+  if (torch_call_dispatcher("aten::clone", "out", stack.data(), TORCH_ABI_VERSION) != TORCH_SUCCESS) {
+    throw std::runtime_error("out of shape " + shape + " cannot be resized to " + name_of_shape(tensor.sizes()) +
+                             ": it is another library's memory, or there is no more");
+  }
   torch::stable::detail::to<Tensor>(stack[0]);  // what is returned is ours to release
 }
 
@@ -284,8 +343,11 @@ inline void resize_and_copy(const Tensor& tensor, const Tensor& out) {
 inline Tensor widen_rois(const Tensor& rois) {
   const bool exact = rois.scalar_type() == ScalarType::Float || rois.scalar_type() == ScalarType::Double;
   const bool is_dense = rois.stride(0) == 5 && rois.stride(1) == 1;
-  return exact && is_dense ? rois
-                           : torch::stable::contiguous(exact ? rois : torch::stable::to(rois, ScalarType::Float));
+  if (exact) {
+    return is_dense ? rois : make_contiguous(rois);
+  }
+  return allocate(rois.sizes(), ScalarType::Float, rois.device(),
+                  [&] { return torch::stable::contiguous(torch::stable::to(rois, ScalarType::Float)); });
 }
 
 // ---- The problem struct, from tensors that have been checked.
@@ -394,8 +456,8 @@ Tensor pool(const std::vector<Tensor>& inputs, const Tensor& rois, int64_t poole
     *argmax = empty(sizes, ScalarType::Int, input.device(), format);
     cells = static_cast<int32_t*>(argmax->mutable_data_ptr());
   }
-  if (output.numel() == 0) {  // of which the sizes that are not 0 may be any numbers
-    return output;
+  if (output.numel() == 0) {
+    return output;  // of any number of bins, for which there is no scratch memory
   }
 
   const Kernels kernels(input.device());
@@ -417,8 +479,9 @@ template <typename Kernels>
 Tensor roi_pool_out(const Tensor& input, const Tensor& rois, int64_t pooled_height, int64_t pooled_width,
                     double spatial_scale, const Tensor& out) {
   check_forward(input, rois, pooled_height, pooled_width, spatial_scale);
-  ROIPOOL_CHECK(out.scalar_type() == input.scalar_type(), "out must be ", name_of(input.scalar_type()),
-                " as input, got ", name_of(out.scalar_type()));
+  const ScalarType dtype = dtype_of(out);
+  ROIPOOL_CHECK(dtype == input.scalar_type(), "out must be ", name_of(input.scalar_type()), " as input, got ",
+                name_of(dtype));
   check_same_device(out, "out", input, "input");
   for (int64_t i = 0; i < out.dim(); ++i) {
     ROIPOOL_CHECK(out.stride(i) != 0 || out.size(i) <= 1,
@@ -427,6 +490,9 @@ Tensor roi_pool_out(const Tensor& input, const Tensor& rois, int64_t pooled_heig
 
   const Shape sizes{rois.size(0), input.size(1), pooled_height, pooled_width};
   const bool fits = has_sizes(out, sizes);
+  if (fits) {
+    check_storage(out, "out");
+  }
   if (fits && is_dense(out, memory_format_of(input)) && !may_overlap(out, input) && !may_overlap(out, rois)) {
     pool<Kernels>({input}, rois, pooled_height, pooled_width, {{spatial_scale}}, &out, nullptr);
     return out;
@@ -470,6 +536,9 @@ std::vector<Tensor> pool_backward(const Tensor& grad_output, const Tensor& rois,
   for (size_t i = 0; i < heights.size(); ++i) {
     grad_inputs.push_back(empty({batch_size, argmax.size(1), heights[i], widths[i]}, grad_output.scalar_type(),
                                 grad_output.device(), format));
+  }
+  if (std::all_of(grad_inputs.begin(), grad_inputs.end(), [](const Tensor& grad) { return grad.numel() == 0; })) {
+    return grad_inputs;  // of any number of images
   }
   if (argmax.numel() == 0) {
     for (Tensor& grad_input : grad_inputs) {

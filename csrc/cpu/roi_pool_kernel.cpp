@@ -4,6 +4,7 @@
 // (inner_loops.h), each element of a result is written once, and what is read again and again (a block of channels of
 // one image) is small enough to stay in the cache of the core that reads it.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -26,32 +27,45 @@
 namespace roipool {
 namespace {
 
+// What ThreadSanitizer is told, which does not see what torch's OpenMP, built without it, puts in order.
 #if defined(__SANITIZE_THREAD__)
-// ThreadSanitizer does not see what torch's OpenMP, built without it, puts in order: this tells it. What was done
-// before a loop is seen by its threads, and what they did by what follows; among each other, they stay unordered.
+void acquire(void* at) { __tsan_acquire(at); }
+void release(void* at) { __tsan_release(at); }
+#else
+void acquire(void*) {}
+void release(void*) {}
+#endif
+
+// The body of a parallel loop. Threads see what was done before it, and what they do is seen by what follows.
 template <typename Function>
-struct Ordered {
+struct Body {
   const Function& function;
+  mutable std::atomic<bool> out_of_memory{false};
   mutable char fork = 0;
   mutable char join = 0;
 
   void operator()(int64_t begin, int64_t end) const {
-    __tsan_acquire(&fork);
-    function(begin, end);
-    __tsan_release(&join);
+    acquire(&fork);
+    try {
+      function(begin, end);
+    } catch (const std::bad_alloc&) {
+      out_of_memory = true;
+    }
+    release(&join);
   }
 };
 
+// torch's, of which an exception comes back as an error that names no cause: here, a lack of memory stays one.
 template <typename Function>
 void parallel_for(int64_t begin, int64_t end, int64_t grain, const Function& function) {
-  const Ordered<Function> ordered{function};
-  __tsan_release(&ordered.fork);
-  torch::stable::parallel_for(begin, end, grain, ordered);
-  __tsan_acquire(&ordered.join);
+  const Body<Function> body{function};
+  release(&body.fork);
+  torch::stable::parallel_for(begin, end, grain, body);
+  acquire(&body.join);
+  if (body.out_of_memory) {
+    throw std::bad_alloc();
+  }
 }
-#else
-using torch::stable::parallel_for;
-#endif
 
 // Work, in elements, below which another thread costs more than it saves.
 constexpr int64_t kGrain = 16384;
