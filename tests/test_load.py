@@ -1,0 +1,44 @@
+"""Short versions of tests/load.py, which says what they are, each in a process of its own; and that they can fail."""
+
+import ctypes
+import subprocess
+import sys
+from pathlib import Path
+
+import load
+import pytest
+import torch
+
+LOAD = Path(load.__file__)
+
+
+@pytest.mark.parametrize(
+    "check", ["threads --seconds=3", "leaks --calls=9600", "fork", "interrupt", "out_of_memory --steps=3"]
+)
+def test_short_version(check):
+    run = subprocess.run([sys.executable, LOAD, *check.split()], capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+KEPT: list = []
+LEAKS = {
+    "a tensor": (lambda: KEPT.append(torch.empty(1)), "bytes"),
+    "a handle": (lambda: ctypes.CDLL(None).malloc(8), "bytes"),
+    "an object": (lambda: KEPT.append(object()), "objects of Python"),
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_leaks_are_found(leak):
+    call, message = LEAKS[leak]
+    calls = {"no leak": lambda: torch.empty(1), "a leak": call}
+    with pytest.raises(AssertionError, match=f"a leak: 100 calls leak .* {message}"):
+        load.check_leaks(600, calls)
+    KEPT.clear()
+
+
+def test_wrong_bits_are_found(monkeypatch):
+    call, expected = load.thread_problems()[0]
+    monkeypatch.setattr(load, "thread_problems", lambda: [(call, [expected[0], -expected[1]])])
+    with pytest.raises(AssertionError, match="is not, bit for bit"):
+        load.check_threads(1)
