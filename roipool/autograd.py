@@ -31,7 +31,15 @@ def below_autograd(op: Callable[..., Any], *arguments: Any) -> Any:
     Under transforms of torch.func, it goes to the next of them instead.
     """
     with torch._C._AutoDispatchBelowAutograd():
-        return op(*arguments)
+        try:
+            return op(*arguments)
+        except RuntimeError as error:
+            raise as_refusal(error) from None
+
+
+def as_refusal(error: RuntimeError) -> Exception:
+    """The ValueError that a kernel raised of a bad argument: from torch 2.15 on, it arrives as a RuntimeError."""
+    return ValueError(str(error)) if type(error) is RuntimeError and " must " in str(error) else error
 
 
 # Under transforms of torch.func, within apply(): whether its caller has reverse and forward mode enabled.
@@ -369,7 +377,10 @@ def roi_pool_out_in_place(*arguments: Any, out: Tensor) -> Tensor:
         )
     in_place = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
     with torch._C._ExcludeDispatchKeyGuard(in_place):
-        ops.roi_pool.out(*arguments, out=out)
+        try:
+            ops.roi_pool.out(*arguments, out=out)
+        except RuntimeError as error:
+            raise as_refusal(error) from None
     if not out.is_inference():
         torch.autograd.graph.increment_version(out)
     return out
