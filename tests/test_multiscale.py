@@ -140,6 +140,25 @@ def test_empty_shapes(backend, num_rois, shape):
         assert_same_bits(g, torch.zeros(shape))
 
 
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.parametrize("cell", [9, 35, 36, 2**31 - 1, -1, -2, -(2**31)])
+def test_argmax_that_is_no_cell_is_ignored(backend, cell, layout):
+    """Of the map that the region is pooled from: 36 cells on the first level, 9 on the second."""
+    maps = [layout(torch.ones(1, 20, size, size, device=backend.device)) for size in [6, 3]]
+    rois = torch.tensor([[0.0, 0, 0, 2, 2], [0.0, 0, 0, 5, 5]], device=backend.device)
+    pyramid = ([1.0, 0.5], 4.0, 1)
+    levels = reference.levels_of(rois[:, 1:].cpu(), *pyramid)
+    assert levels.tolist() == [0, 1]
+    argmax = layout(torch.full((2, 20, 2, 2), cell, dtype=torch.int32, device=backend.device))
+    is_cell = 0 <= cell < 36  # of the first level; none is one of the second
+    output = backend.ops.multiscale_roi_pool_gather(maps, rois, argmax, *pyramid)
+    assert (output[0] == int(is_cell)).all()
+    assert (output[1] == 0).all()
+    grads = backend.ops.multiscale_roi_pool_backward(argmax.float().fill_(1), rois, argmax, 1, [6, 3], [6, 3], *pyramid)
+    assert grads[0].sum() == (80 if is_cell else 0)
+    assert grads[1].sum() == 0
+
+
 # ---- As PyTorch sees them.
 
 

@@ -761,7 +761,7 @@ bool pays_to_prepare(const LevelProblem& problem) {
 template <typename scalar_t>
 void forward_level(const LevelProblem& problem, scalar_t* output, int32_t* argmax) {
   constexpr int64_t kFewChannels = 16;
-  if (problem.maps.num_cells() == 0) {
+  if (problem.num_images * problem.maps.num_cells() == 0) {
     for (const int64_t k : problem.regions) {
       clear_region(problem, k, output, argmax);
     }
