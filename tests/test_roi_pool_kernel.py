@@ -281,6 +281,77 @@ def test_bins_of_many_rows(backend, shape, kind, layout, dtype):
         assert_same_bits(backend.ops.roi_pool(x, rois.to(backend.device), *output_size, 1.0), expected)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.parametrize("tall", [0, 1])
+def test_bins_of_many_rows_in_one_image_of_two(backend, tall, layout, dtype):
+    """What pays in an image need not pay in the other."""
+    x = layout(features((2, 20, 75, 31), dtype, seed=0)).to(backend.device)
+    rois = random_rois(100, 2, 75, 31, seed=0)
+    rois[:, 0] = tall
+    rois[:, 4] = 75
+    rois[::10] = torch.tensor([1.0 - tall, 3, 3, 7, 12])
+    for output_size in [(2, 3), (5, 2)]:
+        expected = reference.roi_pool(x.cpu(), rois, output_size)
+        assert_same_bits(backend.ops.roi_pool(x, rois.to(backend.device), *output_size, 1.0), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.parametrize("special", ["nan", "-nan", "last nan", "-0.0"])
+@pytest.mark.parametrize(("channels", "width"), [(70, 7), (3, 20)])
+def test_a_single_channel_with_what_is_special(backend, channels, width, special, layout, dtype):
+    """Each channel in turn, in an image of its own: a NaN, or two zeros, that only a look at this channel finds."""
+    x = torch.full((channels, channels, 5, width), -1.0, dtype=dtype)
+    each = x[torch.arange(channels), torch.arange(channels)]  # (channels, 5, W), to be written back
+    value = torch.tensor(0.0 if special == "-0.0" else float("nan"), dtype=dtype)
+    if special == "-0.0":
+        row, column = 0, 4
+        each[:, 1, 2] = -0.0  # after the other zero, but in a column before it
+    else:
+        row, column = (4, width - 1) if special == "last nan" else (1, 2)
+        value = -value if special == "-nan" else value
+        each[:, 3, 3] = 5.0
+    each[:, row, column] = value
+    x[torch.arange(channels), torch.arange(channels)] = each
+    rois = torch.tensor([[n, 0, 0, width - 1, 4] for n in range(channels)], dtype=torch.float32).repeat(9, 1)
+    output = torch.where(torch.eye(channels, dtype=torch.bool), value, value.new_tensor(-1.0))
+    output = output.repeat(9, 1)[..., None, None]
+    argmax = ((row * width + column) * torch.eye(channels, dtype=torch.int32)).repeat(9, 1)[..., None, None]
+
+    x, rois = layout(x).to(backend.device), rois.to(backend.device)
+    assert_same_bits(backend.ops.roi_pool(x, rois, 1, 1, 1.0), output)
+    pooled, cells = backend.ops.roi_pool_with_argmax(x, rois, 1, 1, 1.0)
+    assert_same_bits(pooled, output)
+    assert_same_bits(cells, argmax)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+def test_bins_of_more_cells_than_16_bits_can_number(backend, layout, dtype):
+    """On CPU, the cells of a bin are numbered in as many bits as its values have, where those are enough."""
+    x = torch.zeros(1, 150, 257, 256, dtype=dtype)
+    x[..., 255, 255] = 1  # the last of 2^16 cells
+    x[..., 256, 0] = 2
+    rois = torch.tensor([[0, 0, 0, 255, 255], [0, 0, 0, 0, 256], [0, 0, 0, 255, 256]], device=backend.device)
+    output, argmax = backend.ops.roi_pool_with_argmax(layout(x).to(backend.device), rois, 1, 1, 1.0)
+    assert_same_bits(output[:, :, 0, 0], torch.tensor([[1.0], [2.0], [2.0]], dtype=dtype).expand(3, 150))
+    cells = torch.tensor([[2**16 - 1], [2**16], [2**16]], dtype=torch.int32)
+    assert_same_bits(argmax[:, :, 0, 0], cells.expand(3, 150))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.parametrize("kind", ["distinct", "ties"])
+@pytest.mark.parametrize("channels", [3, 70])
+def test_many_bins(backend, channels, kind, layout, dtype):
+    """More rows of bins than a register has lanes, and more bins than are put together in the first-level cache."""
+    x = layout(features((2, channels, 33, 29), dtype, seed=0, kind=kind))
+    rois = random_rois(5, 2, 33, 29, seed=0)
+    for output_size in [(37, 5), (9, 11)]:
+        check_against_reference(backend, x, rois, output_size, 1.0)
+
+
 # ---- The same bits whatever the circumstances.
 
 

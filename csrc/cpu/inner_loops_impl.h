@@ -411,7 +411,8 @@ template <typename Kind>
 bool is_plain_plane(const typename Kind::lane_t* plane, int64_t num_cells) {
   bool special = false;
   for (int64_t i = 0; i < num_cells; ++i) {
-    special |= (plane[i] != plane[i]) | ((plane[i] == 0) & __builtin_signbit(plane[i]));
+    const bool negative = __builtin_signbit(plane[i]) != 0;  // it gives any number, not just 1
+    special |= (plane[i] != plane[i]) | ((plane[i] == 0) & negative);
   }
   return !special;
 }
