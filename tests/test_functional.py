@@ -159,7 +159,13 @@ BAD_ARGUMENTS = [
         ValueError,
         "spatial_scale must be finite and greater than 0, got an int beyond the range of floats",
     ),
+    (
+        (X, ROIS, 2, 2**1024 - 1),
+        ValueError,
+        "spatial_scale must be finite and greater than 0, got an int beyond the range of floats",
+    ),
     ((X, ROIS, 2, "1"), TypeError, "spatial_scale must be a float, got str"),
+    ((X, ROIS, 2, True), TypeError, "spatial_scale must be a float, got bool"),
     ((X, ROIS, 2, (1.0, 1.0)), TypeError, "spatial_scale must be a float, got tuple"),
     ((X, ROIS, 2, 0.0), ValueError, "spatial_scale must be finite and greater than 0, got 0"),
     ((X, ROIS, 2, -1), ValueError, "spatial_scale must be finite and greater than 0, got -1"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from support import DTYPES, channels_last, contiguous, features, random_rois, to_device
+from torch._prims_common import suggest_memory_format
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import roipool
@@ -71,6 +72,23 @@ def test_fake_and_native_strides_agree(device, layout, shape):
             torch.library.opcheck(op.default, arguments, test_utils="test_faketensor")
 
 
+def test_fake_and_native_strides_agree_where_formats_differ(device):
+    """An argmax in another format than the map, and maps that are expanded."""
+    x, rois = torch.zeros(2, 3, 4, 5, device=device), torch.zeros(2, 5, device=device)
+    argmax = torch.zeros(2, 3, 2, 2, dtype=torch.int32, device=device)
+    for arguments in [(x, rois, channels_last(argmax)), (channels_last(x), rois, argmax)]:
+        torch.library.opcheck(ops.roi_pool_gather.default, arguments, test_utils="test_faketensor")
+    for expanded in [
+        x[:, :1].expand(2, 3, 4, 5),
+        channels_last(x)[:1].expand(2, 3, 4, 5),
+        x[..., :1].expand(2, 3, 4, 5),
+    ]:
+        torch.library.opcheck(ops.roi_pool.default, (expanded, rois, 2, 2, 1.0), test_utils="test_faketensor")
+        # every format that the two may agree on is PyTorch's own
+        pooled = ops.roi_pool(expanded, rois, 2, 2, 1.0)
+        assert pooled.stride() == torch.empty_like(pooled, memory_format=suggest_memory_format(expanded)).stride()
+
+
 # ---- Misuse of the operators themselves.
 
 X = torch.zeros(2, 3, 4, 5)
@@ -113,6 +131,10 @@ FORWARD = {
     "huge output_size": (
         (X, ROIS, 2, 2**31, 1.0),
         "output_size must be at least 1 (and at most 2147483647) in both dimensions, got (2, 2147483648)",
+    ),
+    "huge height of output_size": (
+        (X, ROIS, 2**31, 2, 1.0),
+        "output_size must be at least 1 (and at most 2147483647) in both dimensions, got (2147483648, 2)",
     ),
     "scale of 0": ((X, ROIS, 2, 2, 0.0), "spatial_scale must be finite and greater than 0, got 0"),
     "scale below 0": ((X, ROIS, 2, 2, -0.5), "spatial_scale must be finite and greater than 0, got -0.5"),
@@ -193,6 +215,14 @@ def test_fake_kernels_refuse_the_same_in_the_same_words(op, arguments, message):
         with pytest.raises(ValueError) as caught:  # noqa: PT011
             getattr(ops, op)(*fake)
     assert str(caught.value) == message
+
+
+def test_the_largest_map_is_taken(backend):
+    rois = ROIS.to(backend.device)
+    assert backend.ops.roi_pool(torch.empty(1, 0, 1, 2**31 - 1, device=backend.device), rois, 2, 2, 1.0).numel() == 0
+    with FakeTensorMode() as mode:
+        x, rois = torch.empty(1, 3, 1, 2**31 - 1), mode.from_tensor(ROIS)
+        assert ops.roi_pool(x, rois, 2, 2, 1.0).shape == (6, 3, 2, 2)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from support import (
 )
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.export import Dim, export
 from torch.func import grad, jacfwd, jacrev, jvp, vmap
 
@@ -312,6 +313,48 @@ def test_maps_that_need_no_gradient_get_none(device):
         assert not roipool.multiscale_roi_pool(maps, rois, 2, SCALES).requires_grad
 
 
+def test_forward_mode_takes_maps_without_a_tangent_as_constant(device):
+    maps, rois = maps_of(), boxes_of()
+    _, argmax = reference.multiscale_roi_pool(maps, rois, 2, SCALES, return_argmax=True)
+    tangent = features(maps[2].shape, torch.float32, seed=9)
+    expected = torch.zeros(argmax.shape)
+    for k in (reference.levels_of(rois[:, 1:], *PYRAMID) == 2).nonzero().flatten().tolist():
+        planes = tangent[int(rois[k, 0])].flatten(1)
+        expected[k] = torch.where(
+            argmax[k] >= 0, planes.gather(1, argmax[k].clamp(min=0).long().flatten(1)).view(3, 2, 2), 0
+        )
+    assert expected.count_nonzero() > 0
+    with forward_ad.dual_level():
+        duals = to_device(maps, device)
+        duals[2] = forward_ad.make_dual(duals[2], tangent.to(device))
+        for return_argmax in [False, True]:
+            output = roipool.multiscale_roi_pool(duals, rois.to(device), 2, SCALES, return_argmax=return_argmax)
+            output = output[0] if return_argmax else output
+            assert_same_bits(forward_ad.unpack_dual(output).tangent, expected)
+        # and of the gather, which a second derivative asks for
+        gathered = ops.multiscale_roi_pool_gather(duals, rois.to(device), argmax.to(device), *PYRAMID)
+        assert_same_bits(forward_ad.unpack_dual(gathered).tangent, expected)
+
+
+def test_no_gradient_comes_of_none(device):
+    class Severed(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, _):
+            return None
+
+    maps, rois = to_device((maps_of(), boxes_of()), device)
+    maps = [x.requires_grad_() for x in maps]
+    output = Severed.apply(roipool.multiscale_roi_pool(maps, rois, 2, SCALES))
+    grads = torch.autograd.grad(output.sum(), maps, allow_unused=True)
+    assert grads == (None,) * 4
+    output = Severed.apply(roipool.roi_pool(maps[0], rois, 2))
+    assert torch.autograd.grad(output.sum(), maps[0], allow_unused=True) == (None,)
+
+
 def test_torch_func(device):
     maps, rois = to_device((maps_of(dtype=torch.float64), boxes_of()), device)
     directions = to_device(maps_of(dtype=torch.float64, seed=9), device)
@@ -384,6 +427,9 @@ def test_function_and_module_agree_with_the_reference(device):
     assert_same_bits(pool(named, boxes, [IMAGE, (200, 300)]), expected)
     assert_same_bits(pool(named, rois, [IMAGE]), expected)
     assert_same_bits(pickle.loads(pickle.dumps(pool))(named, boxes, [IMAGE, IMAGE]), expected)
+    renamed = dict(zip(["d", "c", "unused", "b", "a"], named.values(), strict=True))  # what counts is their order
+    assert_same_bits(roipool.MultiScaleRoIPool(["a", "b", "c", "d"], (3, 2))(renamed, rois, [IMAGE]), expected)
+    assert roipool.MultiScaleRoIPool(["p2"], 3).output_size == (3, 3)  # as MultiScaleRoIAlign's
     output, argmax = roipool.multiscale_roi_pool(maps, boxes, (3, 2), SCALES, return_argmax=True)
     assert_same_bits(output, expected)
     assert_same_bits(argmax, expected_argmax)
@@ -540,6 +586,10 @@ def test_subclass_of_tensor():
     maps, rois = maps_of(), boxes_of()
     output = roipool.multiscale_roi_pool([*maps[:3], maps[3].as_subclass(Logged)], rois, 2, SCALES)
     assert roipool.multiscale_roi_pool in Logged.calls
+    for boxes in [rois.as_subclass(Logged), [rois[:20, 1:], rois[20:, 1:].as_subclass(Logged)]]:
+        Logged.calls.clear()
+        assert type(roipool.multiscale_roi_pool(maps, boxes, 2, SCALES)) is Logged
+        assert roipool.multiscale_roi_pool in Logged.calls
     assert_same_bits(output.as_subclass(torch.Tensor), reference.multiscale_roi_pool(maps, rois, 2, SCALES))
 
 

@@ -115,6 +115,7 @@ def test_warns_of_rounding():
         export(Model(), features((2, 3, 20, 22), torch.float16, seed=0), rois)
     with pytest.warns(UserWarning, match=r"ONNX holds spatial_scale as a float32, which rounds 0\.7"):
         export(Model(0.7), features((2, 3, 20, 22), torch.float64, seed=0), rois.double())
+    export(Model(0.7), features((2, 3, 20, 22), torch.float32, seed=0), rois)  # which rounds nothing: no warning
 
 
 def test_without_onnxscript_it_says_what_to_install():

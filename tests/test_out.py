@@ -86,6 +86,18 @@ def test_out_that_shares_memory_with_the_input(device):
     memory = torch.arange(20.0, device=device)
     roipool.roi_pool(memory[:16].view(1, 1, 4, 4), rois, 2, out=memory[10:14].view(1, 1, 2, 2))
     assert memory[10:14].tolist() == [5, 6, 13, 14]
+    memory = torch.arange(20.0, device=device)
+    rois = torch.tensor([[0.0, 0, 0, 3, 3]], device=device)
+    roipool.roi_pool(memory[:16].view(1, 1, 4, 4), rois, 2, out=memory[15:19].view(1, 1, 2, 2))
+    assert memory[15:19].tolist() == [5, 7, 13, 15]  # of which the first lies where the last was read
+
+
+def test_out_that_shares_memory_with_the_rois(device):
+    x = torch.arange(16.0, device=device).view(1, 1, 4, 4)
+    rois = torch.tensor([[0.0, i, i, i, i] for i in range(4)], device=device)
+    out = rois.flatten()[5:9].view(4, 1, 1, 1)  # from the batch index of the second region on
+    roipool.roi_pool(x, rois, 1, out=out)
+    assert out.flatten().tolist() == [0, 5, 10, 15]
 
 
 REFUSED = [

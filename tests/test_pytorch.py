@@ -153,6 +153,11 @@ def test_subclass_of_tensor(device):
     assert roipool.roi_pool in seen
     assert type(output) is Logged
     assert_same_bits(output.as_subclass(torch.Tensor), EXPECTED)
+    x, rois = X.to(device), ROIS.to(device)
+    for boxes in [rois.as_subclass(Logged), [rois[:1, 1:], rois[1:, 1:].as_subclass(Logged)]]:
+        seen.clear()
+        assert type(roipool.roi_pool(x, boxes, 2)) is Logged
+        assert roipool.roi_pool in seen
 
 
 def test_below_autograd_nothing_is_recorded(device):

@@ -159,12 +159,12 @@ def test_argmax_that_is_no_cell_is_ignored(backend, cell, layout):
 
 def test_nan_payloads_and_signed_zeros_survive(backend):
     """The output is a cell of the input, bit for bit: a NaN keeps its payload, -0.0 its sign."""
-    # signalling NaNs, without and with the sign bit
+    # signalling NaNs, without and with the sign bit; those that are next to infinity
     bits = {
-        torch.float64: [0x7FF4000000000001, -0x000BFFFFFFFFFFFF],
-        torch.float32: [0x7FA00001, -0x005FFFFF],
-        torch.bfloat16: [0x7FA1, -0x005F],
-        torch.float16: [0x7D01, -0x02FF],
+        torch.float64: [0x7FF4000000000001, -0x000BFFFFFFFFFFFF, 0x7FF0000000000001, -0x000FFFFFFFFFFFFF],
+        torch.float32: [0x7FA00001, -0x005FFFFF, 0x7F800001, -0x007FFFFF],
+        torch.bfloat16: [0x7FA1, -0x005F, 0x7F81, -0x007F],
+        torch.float16: [0x7D01, -0x02FF, 0x7C01, -0x03FF],
     }
     integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}
     for dtype, payloads in bits.items():
