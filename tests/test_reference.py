@@ -66,6 +66,15 @@ def test_region_outside_the_map_is_empty():
     assert (argmax == -1).all()
 
 
+def test_scaled_coordinates_are_clamped_to_2_to_the_29():
+    # -2^29 .. 40 are 2^29 + 41 cells, which float32 rounds to 2^29 + 64: the bin ends before cell 64. From -2^28 on it
+    # would end before cell 32, and from -2^31 on before cell 0.
+    x = torch.arange(65.0).view(1, 1, 1, 65)
+    box = torch.tensor([[0.0, -1e30, 0.0, 40.0, 0.0]])
+    assert float(reference.roi_pool(x, box, 1)) == 63
+    assert float(reference.roi_pool(x, box.double(), 1)) == 40
+
+
 @pytest.mark.parametrize("batch_index", [-1.0, 2.0, 1e6, 1e30, float("nan"), float("inf"), float("-inf")])
 def test_bad_batch_index_is_empty(batch_index):
     x = torch.ones(2, 1, 3, 3)

@@ -79,6 +79,15 @@ def test_rois_of_any_strides(backend):
     assert_same_bits(backend.ops.roi_pool(x, torch.stack([rois, rois], 1)[:, 1], 2, 2, 1.0), expected)
 
 
+@pytest.mark.parametrize("num_rois", [1, 40])
+def test_scaled_coordinates_are_clamped_to_2_to_the_29(backend, num_rois):
+    """By hand in test_reference.py, where it says why."""
+    x = torch.arange(65.0, device=backend.device).view(1, 1, 1, 65)
+    rois = torch.tensor([[0.0, -1e30, 0.0, 40.0, 0.0]], device=backend.device).repeat(num_rois, 1)
+    assert (backend.ops.roi_pool(x, rois, 1, 1, 1.0) == 63).all()
+    assert (backend.ops.roi_pool(x, rois.double(), 1, 1, 1.0) == 40).all()
+
+
 def test_overlapping_memory(backend):
     x = features((1, 1, 5, 6), torch.float32, seed=0).to(backend.device).expand(3, 20, 5, 6)
     check_against_reference(backend, x, random_rois(15, 3, 5, 6, seed=1), (2, 2), 1.0)
