@@ -111,9 +111,9 @@ void write(char* element, at::ScalarType dtype, double number) {
     case at::kDouble:
       return write_as(number);
     case at::kInt:
-      return write_as(static_cast<int32_t>(std::clamp(number, -2e9, 2e9)));
+      return write_as(static_cast<int32_t>(number == number ? std::clamp(number, -2e9, 2e9) : 0));
     default:
-      return write_as(static_cast<int64_t>(std::clamp(number, -4e18, 4e18)));
+      return write_as(static_cast<int64_t>(number == number ? std::clamp(number, -4e18, 4e18) : 0));
   }
 }
 
@@ -129,13 +129,15 @@ void for_each_element(const at::Tensor& tensor, const Visit& visit) {
   }
 }
 
-// Any bits, or small whole numbers, among which there are ties.
+// Any bits; or a few numbers, among which there are ties, and all that is special.
 void fill(Bytes& bytes, const at::Tensor& tensor) {
+  constexpr double kNumbers[] = {0.0, -0.0, 1, -1, 2, INFINITY, -INFINITY, NAN};
   const size_t item = tensor.element_size();
   if (bytes.one_in(3)) {
-    for_each_element(tensor, [&](char* element) {
-      write(element, tensor.scalar_type(), static_cast<double>(bytes.random() % 8) - 4);
-    });
+    const size_t first = bytes.in(0, 4);
+    const size_t count = bytes.in(1, 4);
+    for_each_element(
+        tensor, [&](char* element) { write(element, tensor.scalar_type(), kNumbers[first + bytes.random() % count]); });
     return;
   }
   uint64_t palette[8];
