@@ -394,6 +394,18 @@ def test_same_bits_for_any_number_of_threads(set_num_threads, channels, layout, 
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_planes_that_threads_share(set_num_threads, channels, layout, dtype):
+    """Of which there are fewer than threads, and each is more work than one thread gets."""
+    x = layout(features((1, channels, 300, 400), dtype, seed=0))
+    rois = random_rois(30, 1, 300, 400, seed=0)
+    for num_threads in [2, 5]:
+        set_num_threads(num_threads)
+        check_against_reference(CPU, x, rois, (7, 5), 1.0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_gradient_has_the_same_bits_in_both_memory_formats(device, dtype):
     x = features((2, 70, 12, 12), dtype, seed=0, kind="ties").to(device)
     rois = random_rois(40, 2, 12, 12, seed=0).to(device)
