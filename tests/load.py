@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import ctypes
 import gc
+import math
 import multiprocessing
 import resource
 import signal
@@ -232,8 +233,8 @@ def growth(call: Callable[[], object], calls: int) -> tuple[int, int]:
 def check_leaks(calls: int, kinds: dict[str, Callable[[], object]] | None = None) -> None:
     """So many calls, all kinds together, leave nothing behind, to the handle of a tensor and the object of Python."""
     kinds = kinds or small_calls()
-    stretch = -(-calls // (3 * len(kinds)))
-    counts = {name: stretch // 10 if name in RARE else stretch for name in kinds}
+    weights = {name: 0.1 if name in RARE else 1.0 for name in kinds}
+    counts = {name: math.ceil(calls * weight / (3 * sum(weights.values()))) for name, weight in weights.items()}
     for name, call in kinds.items():  # warm-up: torch.func fills its caches for hundreds of calls
         for _ in range(10 if name in RARE else 1000):
             call()
@@ -310,7 +311,7 @@ def check_fork() -> None:
 # ---- Signals.
 
 
-def check_interrupt(seconds: float = 2.0) -> None:
+def check_interrupt(seconds: float = 2.5) -> None:
     """Ctrl-C in the middle of a long call is an exception once the call is over, and does no harm."""
     x = features((1, 16, 300, 300), torch.float32, seed=0)
     rois = torch.tensor([[0.0, 0, 0, 299, 299]])
