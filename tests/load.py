@@ -103,7 +103,7 @@ def check_threads(seconds: float, num_threads: int = 8) -> None:
 
     def work(thread: int) -> None:
         try:
-            while time.monotonic() < end and not failures:
+            while not failures and (time.monotonic() < end or counts[thread] < len(problems)):
                 i = counts[thread] + thread  # so that they start with different ones
                 call, expected = problems[i % len(problems)]
                 for actual, right in zip(call(i // len(problems) % 2 == 0), expected, strict=True):
@@ -119,7 +119,6 @@ def check_threads(seconds: float, num_threads: int = 8) -> None:
         thread.join(timeout=seconds + 60)
     assert not any(thread.is_alive() for thread in threads), "a thread hangs"
     assert not failures, failures[0]
-    assert all(count >= len(problems) for count in counts), f"too little time for all problems: {counts}"
     print(f"{sum(counts)} forward and backward passes in {num_threads} threads, all with the right bits")
 
 
@@ -446,12 +445,12 @@ CHECKS = ["threads", "leaks", "fork", "interrupt", "out_of_memory"]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checks", nargs="*", choices=[[], *CHECKS], help="all by default")
+    parser.add_argument("checks", nargs="*", choices=[[], *CHECKS], help="all by default")  # [] is none given
     parser.add_argument("--seconds", type=float, default=300, help="of the threads (%(default)s)")
     parser.add_argument("--calls", type=int, default=100_000, help="of the leaks (%(default)s)")
     parser.add_argument("--steps", type=int, default=40, help="of memory, from none to enough (%(default)s)")
     arguments = parser.parse_args()
-    if len(arguments.checks) != 1:
+    if len(arguments.checks) != 1:  # a single one runs here, several each in a process of its own
         options = [f"--{name}={getattr(arguments, name)}" for name in ["seconds", "calls", "steps"]]
         for check in arguments.checks or CHECKS:
             print(f"{check}: ", end="", flush=True)
