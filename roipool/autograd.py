@@ -335,7 +335,9 @@ def call(op: Callable[..., Any], *arguments: Any) -> Any:
     return below_autograd(op, *arguments)
 
 
-def _is_differentiated(tensor: Tensor) -> bool:
+def _is_differentiated(tensor: Tensor | None) -> bool:
+    if tensor is None:  # which the native kernel refuses
+        return False
     if torch.is_grad_enabled() and tensor.requires_grad:
         return True
     return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
@@ -362,6 +364,8 @@ def refuse_derivatives(*arguments: Any) -> None:
 
 
 def roi_pool_out(*arguments: Any, out: Tensor) -> Tensor:
+    if out is None:
+        raise TypeError("out must be a torch.Tensor, got None")
     refuse_derivatives(*arguments, out)
     with torch._C._AutoDispatchBelowAutograd():  # which leaves the kernel below in
         ops.roi_pool.out(*arguments, out=out)
