@@ -100,7 +100,7 @@ def main() -> int:
         if status == 0 and arguments.save:
             merged = folder / "merged"
             merged.mkdir()
-            subprocess.run([program, "-merge=1", merged, corpus], env=environment, check=True)
+            subprocess.run([program, "-set_cover_merge=1", merged, corpus], env=environment, check=True)
             shutil.make_archive(str(CORPUS.with_suffix("")), "zip", merged)
         return status
 
