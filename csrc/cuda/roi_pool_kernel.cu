@@ -499,8 +499,8 @@ __global__ void __launch_bounds__(kThreads)
         __syncthreads();
       }
     }
-    __syncthreads();
 
+    // Nothing was written to the sums since the last barrier: at least one region was listed, or this is not launched.
     scalar_t* grad_input = static_cast<scalar_t*>(maps.data) + image * maps.image_stride +
                            first_channel * maps.channel_stride + first_cell * maps.cell_stride;
     if (problem.channels_last) {
