@@ -39,6 +39,6 @@ print(f"| {torch.__version__} | {platform.python_version()} | {kernels} |")')
   # The CUDA kernels on the host are compiled by the tests: they are not what is in the wheel.
   PATH="$environment/bin:$PATH" "$environment/bin/pytest" -q -rfE -p no:cacheprovider -k "not cuda_host" \
     --ignore tests/cuda_host tests &>> "$log" || status=1
-  echo "$facts $(tail -n 1 "$log" | sed -E 's/ in [0-9.]+s.*//; s/=+ ?//g') |"
+  echo "$facts $(grep -E '^[=0-9].* in [0-9.]+s' "$log" | tail -n 1 | sed -E 's/ in [0-9.]+s.*//; s/=+ ?//g') |"
 done
 exit $status
