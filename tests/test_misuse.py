@@ -89,10 +89,11 @@ DTYPES_OF = {
     "out": "float32 as input",
 }
 ALL_DTYPES = {dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
+NEWER_DTYPES = {"bcomplex32"}  # than the headers of torch 2.13, which the library is built with: it has no name for them
 QUANTIZED_DTYPES = {torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4}
 
 
-@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+@pytest.mark.filterwarnings("ignore:(ComplexHalf|BComplex32) support is experimental")
 @pytest.mark.parametrize(("op", "name"), TENSORS)
 def test_every_other_dtype_is_refused_by_its_name(op, name):
     allowed = DTYPES_OF.get(name, "float16, bfloat16, float32 or float64")
@@ -102,10 +103,11 @@ def test_every_other_dtype_is_refused_by_its_name(op, name):
         tensor = torch.empty(get(op, name).shape, dtype=others[dtype_name])
         with pytest.raises(ValueError) as caught:  # noqa: PT011 the whole message is compared
             op(**put(op, name, tensor))
-        assert str(caught.value) == f"{name} must be {allowed}, got {dtype_name}"
+        message = f"{name} must be {allowed}, got "
+        assert str(caught.value) == message + ("unknown_scalar" if dtype_name in NEWER_DTYPES else dtype_name)
         with FakeTensorMode() as mode, pytest.raises(ValueError) as fake:  # noqa: PT011
             op(**tree_map_only(torch.Tensor, mode.from_tensor, put(op, name, tensor)))
-        assert str(fake.value) == str(caught.value)
+        assert str(fake.value) == message + dtype_name
 
 
 def imaginary_part_of_a_conjugate(tensor):
