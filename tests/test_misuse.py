@@ -89,7 +89,8 @@ DTYPES_OF = {
     "out": "float32 as input",
 }
 ALL_DTYPES = {dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
-NEWER_DTYPES = {"bcomplex32"}  # than the headers of torch 2.13, which the library is built with: it has no name for them
+# Of a torch newer than the headers that the library is built with: it has no name for them.
+NEWER_DTYPES = {"bcomplex32"}
 QUANTIZED_DTYPES = {torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4}
 
 
