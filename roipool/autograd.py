@@ -34,12 +34,14 @@ def below_autograd(op: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return op(*arguments)
         except RuntimeError as error:
-            raise as_refusal(error) from None
+            raise as_raised(error) from None
 
 
-def as_refusal(error: RuntimeError) -> Exception:
-    """The ValueError that a kernel raised of a bad argument: from torch 2.15 on, it arrives as a RuntimeError."""
-    return ValueError(str(error)) if type(error) is RuntimeError and " must " in str(error) else error
+def as_raised(error: RuntimeError) -> Exception:
+    """What a kernel raised: the ValueErrors and MemoryErrors of torch 2.14 arrive as RuntimeErrors from 2.15 on."""
+    if type(error) is RuntimeError and " must " in str(error):
+        return ValueError(str(error))
+    return MemoryError(str(error)) if type(error) is RuntimeError and str(error) == "std::bad_alloc" else error
 
 
 # Under transforms of torch.func, within apply(): whether its caller has reverse and forward mode enabled.
@@ -384,7 +386,7 @@ def roi_pool_out_in_place(*arguments: Any, out: Tensor) -> Tensor:
         try:
             ops.roi_pool.out(*arguments, out=out)
         except RuntimeError as error:
-            raise as_refusal(error) from None
+            raise as_raised(error) from None
     if not out.is_inference():
         torch.autograd.graph.increment_version(out)
     return out
