@@ -188,5 +188,5 @@ with tempfile.TemporaryDirectory(prefix="roipool-") as scratch:
     setuptools.setup(
         ext_modules=[cpu_extension(nvcc), *([cuda_extension(nvcc)] if nvcc else [])],
         cmdclass={"build_ext": BuildRoipool},
-        options=outside if "bdist_wheel" in sys.argv else {},
+        options=outside if {"bdist_wheel", "egg_info"} & set(sys.argv) else {},  # egg_info: what pip asks for first
     )

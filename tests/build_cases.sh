@@ -82,7 +82,7 @@ succeeds "spaces in the path" "$scratch/2" "${wheel[@]}" "$scratch/2" "$scratch/
 
 copy "$scratch/read only"
 succeeds "read-only tree" "$scratch/3" \
-  read_only "$scratch/read only" "${wheel[@]}" "$scratch/3" "$scratch/read only"
+  read_only "$scratch/read only" "${isolated[@]}" "$scratch/3" "$scratch/read only"
 
 copy "$scratch/copy"
 succeeds "two copies at once, the first" "$scratch/4" both "$scratch/4" "$tree" "$scratch/5" "$scratch/copy"

@@ -183,6 +183,7 @@ def test_a_wheel_is_built_outside_the_tree(tmp_path):
     (left_behind / "removed.py").touch()
     before = sorted(tree.rglob("*"))
 
+    assert setup("egg_info", folder=tree, ROIPOOL_CUDA="0").returncode == 0  # what pip asks for first
     command = ["build_py", "bdist_wheel", "--skip-build", "--dist-dir", tmp_path / "dist"]
     run = setup(*command, folder=tree, ROIPOOL_CUDA="0")
     assert run.returncode == 0, run.stderr
