@@ -81,6 +81,20 @@ def test_second_derivative_by_hand(device):
     assert second.flatten().tolist() == [0, 30, 0, 0]
 
 
+def test_tangent_of_a_gradient_by_hand(device):
+    # y = max(x)^3 again; the tangent of 3 m^2 is 6 m times that of m, also where no graph of the gradient is asked for
+    x = torch.tensor([1.0, 5.0, 2.0, 3.0], dtype=torch.float64, device=device).view(1, 1, 2, 2).requires_grad_()
+    rois = torch.tensor([[0, 0, 0, 1, 1]], device=device)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, torch.full_like(x, 10.0))
+        for pooled in [
+            roipool.roi_pool(dual, rois, 1),
+            roipool.multiscale_roi_pool([dual], rois, 1, [1.0]),
+        ]:
+            (grad,) = torch.autograd.grad((pooled**3).sum(), dual)
+            assert forward_ad.unpack_dual(grad).tangent.flatten().tolist() == [0, 300, 0, 0]
+
+
 @pytest.mark.parametrize("return_argmax", [False, True])
 def test_boxes_get_no_gradient(device, return_argmax):
     x, rois = problem(device)
