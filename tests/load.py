@@ -247,10 +247,11 @@ def check_leaks(calls: int, kinds: dict[str, Callable[[], object]] | None = None
         bytes_grown, objects_grown = (min(numbers) for numbers in zip(*stretches, strict=True))
         # The smallest leak, 32 bytes (what malloc gives for a handle) or 1 object in each call, is more than this.
         assert bytes_grown < 8 * counts[name], f"{name}: {counts[name]} calls leak {bytes_grown} bytes"
-        assert objects_grown < 0.8 * counts[name], f"{name}: {counts[name]} calls leak {objects_grown} objects of Python"
+        assert objects_grown < 0.8 * counts[name], f"{name}: {counts[name]} calls leak {objects_grown} Python objects"
     grown = (resident_bytes() - resident) / 2**20
     gc.unfreeze()
-    print(f"{STRETCHES * sum(counts.values())} calls of {len(kinds)} kinds: {resident / 2**20:.1f} MiB, then {grown:+.1f} MiB")
+    made = STRETCHES * sum(counts.values())
+    print(f"{made} calls of {len(kinds)} kinds: {resident / 2**20:.1f} MiB, then {grown:+.1f} MiB")
     assert grown < 4
 
 

@@ -1194,8 +1194,8 @@ class Checkout:
 
 TABLE = """# Planted bugs
 
-Each of these bugs was planted in a copy of roipool, and the test that found it first is named. `planted_bugs.py --table`
-wrote it. The 26 bugs in the CUDA kernels are not among them: `cuda_host/test_planted_bugs.py` plants those in CI.
+Each of these bugs was planted in a copy of roipool, and the test that found it first is named. `planted_bugs.py
+--table` wrote it. Those in the CUDA kernels are not among them: `cuda_host/test_planted_bugs.py` plants them in CI.
 
 | in | bug | found by |
 | --- | --- | --- |

@@ -37,7 +37,7 @@ KEPT: list = []
 LEAKS = {
     "a tensor": (lambda: KEPT.append(torch.empty(1)), "bytes"),
     "a handle": (lambda: ctypes.CDLL(None).malloc(8), "bytes"),
-    "an object": (lambda: KEPT.append(object()), "objects of Python"),
+    "an object": (lambda: KEPT.append(object()), "Python objects"),
 }
 
 
