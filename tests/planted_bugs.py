@@ -640,13 +640,6 @@ BUGS = [
         (f"{AUTOGRAD}::test_tangent_of_a_gradient_by_hand", *DERIVATIVES),
     ),
     Bug(
-        "no gradients under torch.func",
-        FUNCTIONS,
-        "        or torch._C._are_functorch_transforms_active()\n        or torch.compiler",
-        "        or torch.compiler",
-        DERIVATIVES,
-    ),
-    Bug(
         "compiled autograd is not traced",
         FUNCTIONS,
         "        or torch.compiler.is_compiling()  # compiled autograd traces backward passes\n",

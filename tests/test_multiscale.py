@@ -300,6 +300,8 @@ def test_maps_that_need_no_gradient_get_none(device):
     maps[2].requires_grad_()
     output = roipool.multiscale_roi_pool(maps, rois, 2, SCALES)
     (grad_input,) = torch.autograd.grad(output.sum(), maps[2])
+    output, _ = roipool.multiscale_roi_pool(maps, rois, 2, SCALES, return_argmax=True)
+    assert_same_bits(torch.autograd.grad(output.sum(), maps[2])[0], grad_input)
     for map in maps:
         map.requires_grad_()
     expected = torch.autograd.grad(roipool.multiscale_roi_pool(maps, rois, 2, SCALES).sum(), maps)
