@@ -93,11 +93,11 @@ def test_out_that_shares_memory_with_the_input(device):
 
 
 def test_out_that_shares_memory_with_the_rois(device):
-    x = torch.arange(16.0, device=device).view(1, 1, 4, 4)
+    x = torch.arange(1.0, 17.0, device=device).view(1, 1, 4, 4)
     rois = torch.tensor([[0.0, i, i, i, i] for i in range(4)], device=device)
     out = rois.flatten()[5:9].view(4, 1, 1, 1)  # from the batch index of the second region on
     roipool.roi_pool(x, rois, 1, out=out)
-    assert out.flatten().tolist() == [0, 5, 10, 15]
+    assert out.flatten().tolist() == [1, 6, 11, 16]
 
 
 REFUSED = [
