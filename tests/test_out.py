@@ -187,6 +187,8 @@ def test_compiled(device):
     torch._dynamo.reset()  # else sizes are symbols by now, in the message as well
     with pytest.raises(Exception, match=r"out must be float32 of shape \(5, 3, 2, 3\) on .* under torch.compile"):
         compiled(torch.empty(4, device=device))
+    with pytest.raises(Exception, match=r"under torch.compile and in export, got float64 of shape \(5, 3, 2, 3\)"):
+        compiled(torch.empty_like(EXPECTED, dtype=torch.float64, device=device))
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
