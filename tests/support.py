@@ -99,19 +99,20 @@ def features(shape: tuple[int, ...], dtype: torch.dtype, seed: int, kind: str = 
 
 
 def random_rois(num_rois: int, num_images: int, height: float, width: float, seed: int, wild: bool = False) -> Tensor:
-    """Boxes around an image of that size in pixels, partly outside of it. Wild ones may be anything, NaN included."""
+    """Boxes around an image of that size in pixels, partly outside of it. Half of the wild ones may be anything, NaN too."""
     rng = random.Random(seed)
     awkward = [float("nan"), float("inf"), float("-inf"), 1e30, -1e30, 2.0**31, -(2.0**29), 1e-40, -0.0, 0.5, 1.5]
 
     def number(low: float, high: float) -> float:
-        if wild and rng.random() < 0.15:
+        if anything and rng.random() < 0.15:
             return rng.choice(awkward)
         value = rng.uniform(low, high)
         return rng.choice([value, float(round(value)), round(2 * value) / 2])  # whole and half cells are the edge cases
 
     rows = []
     for _ in range(num_rois):
-        image = number(-2, num_images + 1) if wild else float(rng.randrange(num_images))
+        anything = wild and rng.random() < 0.5
+        image = number(-2, num_images + 1) if anything else float(rng.randrange(num_images))
         xs = [number(-0.3 * width - 2, 1.3 * width + 2) for _ in range(2)]
         ys = [number(-0.3 * height - 2, 1.3 * height + 2) for _ in range(2)]
         if rng.random() < 0.8:  # the others may be reversed

@@ -53,6 +53,22 @@ def test_first_and_second_derivatives(device, channels, layout):
     torch.testing.assert_close(grad(lambda x: jvp(f, (x,), (direction,))[1])(x), second)
 
 
+def test_no_grad_within_forward_modes(device):
+    """What is pooled under no_grad is a constant of the transforms around, as that of any function of PyTorch."""
+    x, rois = problem(device)
+    direction = features(x.shape, torch.float64, seed=1).to(device)
+
+    def pool(x):
+        with torch.no_grad():
+            return roipool.roi_pool(x, rois, (3, 2), 0.5)
+
+    def derivative(x, tangent):
+        return jvp(lambda x: jvp(pool, (x,), (tangent,))[1], (x,), (direction,))[0]
+
+    assert derivative(x, direction).abs().sum() > 0
+    assert_same_bits(grad(lambda tangent: derivative(x, tangent).sum())(direction), torch.zeros_like(x))
+
+
 def test_jacobians(device):
     x = features((1, 2, 3, 3), torch.float64, seed=0).to(device)
     rois = torch.tensor([[0.0, 0, 0, 2, 2], [0.0, 1, 1, 2, 2], [1.0, 0, 0, 2, 2]], device=device)
