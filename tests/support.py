@@ -99,7 +99,7 @@ def features(shape: tuple[int, ...], dtype: torch.dtype, seed: int, kind: str = 
 
 
 def random_rois(num_rois: int, num_images: int, height: float, width: float, seed: int, wild: bool = False) -> Tensor:
-    """Boxes around an image of that size in pixels, partly outside of it. Half of the wild ones may be anything, NaN too."""
+    """Boxes around an image of that size in pixels, partly outside of it. Half of the wild ones may be anything."""
     rng = random.Random(seed)
     awkward = [float("nan"), float("inf"), float("-inf"), 1e30, -1e30, 2.0**31, -(2.0**29), 1e-40, -0.0, 0.5, 1.5]
 

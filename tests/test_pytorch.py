@@ -185,3 +185,39 @@ def test_below_autograd_nothing_is_recorded(device):
     with Mode():
         X.to(device).relu()
     assert seen == [False, False]
+
+
+def test_default_dtype_does_not_touch_lists_of_boxes(device):
+    x = torch.arange(40.0, device=device).view(1, 1, 1, 40)
+    box = torch.tensor([[45.0, 0.0, 45.0, 0.0]], device=device)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert float(roipool.roi_pool(x, [box], 1, 0.7)) == 32  # 45 * 0.7 is 31.5 in float32, and less in float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+# ---- Other processes.
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
+def test_in_another_process(method):
+    """With the layer and the tensors sent over, after it was used here."""
+    x = X.clone().requires_grad_()
+    POOL(x, ROIS).sum().backward()
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    process = context.Process(target=pool_in_process, args=(queue, X.clone(), ROIS, copy.deepcopy(POOL)))
+    process.start()
+    output, grad = queue.get(timeout=120)
+    process.join()
+    assert process.exitcode == 0
+    assert_same_bits(torch.from_numpy(output), EXPECTED)
+    assert_same_bits(torch.from_numpy(grad), x.grad)
+
+
+def test_shared_memory():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), POOL)
+    model.share_memory()
+    shared = X.clone().share_memory_()
+    assert_same_bits(model[1](shared, ROIS.clone().share_memory_()), EXPECTED)
