@@ -89,6 +89,15 @@ def test_fake_and_native_strides_agree_where_formats_differ(device):
         assert pooled.stride() == torch.empty_like(pooled, memory_format=suggest_memory_format(expanded)).stride()
 
 
+@pytest.mark.parametrize("shape", [(3, 1, 1, 1), (3, 1, 1, 5), (3, 1, 4, 1), (1, 1, 1, 1), (3, 2, 1, 1)])
+def test_maps_of_both_formats_count_as_pytorch_counts_them(device, shape):
+    """Down to the strides of dimensions of 1, which make no difference, and which opcheck does not compare."""
+    for layout in [contiguous, channels_last]:
+        x = layout(torch.zeros(shape, device=device))
+        pooled = ops.roi_pool(x, torch.zeros(2, 5, device=device), 2, 2, 1.0)
+        assert pooled.stride() == torch.empty_like(pooled, memory_format=suggest_memory_format(x)).stride()
+
+
 # ---- Misuse of the operators themselves.
 
 X = torch.zeros(2, 3, 4, 5)
@@ -111,6 +120,10 @@ FORWARD = {
     "rois without a batch index": (
         (X, ROIS[:, :4], 2, 2, 1.0),
         "rois must have shape (K, 5), rows [batch_index, x1, y1, x2, y2], got shape (6, 4)",
+    ),
+    "rois with a column more": (
+        (X, torch.zeros(6, 6), 2, 2, 1.0),
+        "rois must have shape (K, 5), rows [batch_index, x1, y1, x2, y2], got shape (6, 6)",
     ),
     "rois of rank 1": (
         (X, ROIS[0], 2, 2, 1.0),

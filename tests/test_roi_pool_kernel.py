@@ -323,16 +323,41 @@ def test_a_single_channel_with_what_is_special(backend, channels, width, special
         each[:, 3, 3] = 5.0
     each[:, row, column] = value
     x[torch.arange(channels), torch.arange(channels)] = each
-    rois = torch.tensor([[n, 0, 0, width - 1, 4] for n in range(channels)], dtype=torch.float32).repeat(9, 1)
-    output = torch.where(torch.eye(channels, dtype=torch.bool), value, value.new_tensor(-1.0))
-    output = output.repeat(9, 1)[..., None, None]
-    argmax = ((row * width + column) * torch.eye(channels, dtype=torch.int32)).repeat(9, 1)[..., None, None]
+    rois = torch.tensor([[n, 0, 0, width - 1, 4] for n in range(channels)], dtype=torch.float32)
+    output = torch.where(torch.eye(channels, dtype=torch.bool), value, value.new_tensor(-1.0))[..., None, None]
+    argmax = ((row * width + column) * torch.eye(channels, dtype=torch.int32))[..., None, None]
 
     x, rois = layout(x).to(backend.device), rois.to(backend.device)
-    assert_same_bits(backend.ops.roi_pool(x, rois, 1, 1, 1.0), output)
-    pooled, cells = backend.ops.roi_pool_with_argmax(x, rois, 1, 1, 1.0)
-    assert_same_bits(pooled, output)
-    assert_same_bits(cells, argmax)
+    for chosen in [torch.arange(channels).repeat(9), torch.arange(0, channels, 2), torch.arange(1, channels, 2)]:
+        assert_same_bits(backend.ops.roi_pool(x, rois[chosen], 1, 1, 1.0), output[chosen])
+        pooled, cells = backend.ops.roi_pool_with_argmax(x, rois[chosen], 1, 1, 1.0)
+        assert_same_bits(pooled, output[chosen])
+        assert_same_bits(cells, argmax[chosen])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.parametrize("kind", ["distinct", "ties", "special"])
+@pytest.mark.parametrize("shape", [(2, 70, 41, 83), (2, 20, 90, 17), (1, 9, 150, 11), (2, 3, 41, 83)])
+def test_regions_that_cover_little_of_the_maps(backend, shape, kind, layout, dtype):
+    """On CPU, each is then prepared for itself: narrow ones, whole rows and columns, at the borders, and outside."""
+    x = layout(features(shape, dtype, seed=0, kind=kind))
+    height, width = shape[2:]
+    boxes = [[5, 7, 12, 18], [0, 0, 3, 9], [width - 2, height - 8, width + 5, height + 2], [-9, -9, -2, -1]]
+    boxes += [[0, 4, width - 1, 9], [2, 0, 2, height - 1], [1, 1, 45, 8], [-3, 30, 9, 30], [9, 9, float("nan"), 12]]
+    for few in [boxes[:5], boxes[5:]]:
+        rois = torch.tensor([[i % shape[0], *box] for i, box in enumerate(few)])
+        check_against_reference(backend, x, rois, (3, 4), 1.0)
+
+
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.parametrize("channels", [3, 70])
+@pytest.mark.parametrize("row", [7, 8, 9])
+def test_what_is_special_is_in_one_row_of_a_region(backend, row, channels, layout):
+    x = torch.zeros(1, channels, 40, 90)
+    x[0, channels - 1, row] = float("nan")
+    for rois in [torch.tensor([[0.0, 9, 7, 28, 9]]), torch.tensor([[0.0, 0, 7, 89, 9]])]:
+        check_against_reference(backend, layout(x), rois, (1, 1), 1.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

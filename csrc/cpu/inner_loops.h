@@ -5,8 +5,8 @@
 // Channels are pooled in blocks. A block of an image is packed so that the channels of a cell lie side by side, then
 // pooled region by region into a tile, which is unpacked into the output:
 //
-//   map     [C][H*W] or [H*W][C]       --pack-->     block   [H*W][padded(channels)]
-//   block   and windows of a region    --pool-->     tile    [PH*PW][kBlockChannels], values and cells
+//   map     [C][H*W] or [H*W][C]       --pack-->     block   [H*W][padded(channels)], or a part of that
+//   block   and bins of a region       --pool-->     tile    [PH*PW][kBlockChannels], values and cells
 //   tile                               --unpack-->   output  [C][PH*PW] or [PH*PW][C], argmax likewise
 //
 // An image has too few channels for that. There, a plane is pooled by rows: the cells of a bin's rows are reduced to
@@ -61,10 +61,32 @@ struct Contents {
   bool orderless;  // and there is no negative zero: a maximum has the same bits in whatever order it is taken
 };
 
+// The bins of one region.
+struct Grid {
+  const Window* rows;
+  int64_t num_rows;
+  const Window* columns;
+  int64_t num_columns;
+};
+
+// Some channels of a part of a map, packed: of the rows from `top` on, `width` columns from `left` on.
+template <typename Kind>
+struct Block {
+  typename Kind::lane_t* lanes;
+  Contents contents;
+  int64_t channels;
+  int64_t top;
+  int64_t left;
+  int64_t width;
+  int64_t map_width;
+  int64_t reach;  // rows of the map that a row stands for, see raise
+};
+
 template <typename Kind>
 struct InnerLoops {
   using lane_t = typename Kind::lane_t;
   using cell_t = typename Kind::cell_t;
+  using block_t = Block<Kind>;
 
   static constexpr int64_t kBlockChannels = kBlockBytes / sizeof(lane_t);
 
@@ -82,10 +104,10 @@ struct InnerLoops {
   void (*raise)(lane_t* block, int64_t channels, int64_t height, int64_t width, int64_t reach, int64_t first,
                 int64_t last);
 
-  // Pools the bins of one region. cells may be null; in an empty bin, values and cells are 0. A row of the block stands
-  // for `reach` rows, of which the bins have at least as many, or none; 1 where cells are asked for.
-  void (*pool)(const lane_t* block, bool plain, int64_t channels, int64_t width, int64_t reach, const Window* rows,
-               int64_t num_rows, const Window* columns, int64_t num_columns, lane_t* values, cell_t* cells);
+  // Pools the bins of a region from a block that holds all their cells. cells may be null; in an empty bin, values and
+  // cells are 0. Bins have at least as many rows as a row of the block stands for, or none; and that is 1 where cells
+  // are asked for.
+  void (*pool)(const Block<Kind>& block, const Grid& grid, lane_t* values, cell_t* cells);
 
   void (*unpack_values)(const lane_t* values, const Planes& planes, lane_t* output);
 
@@ -98,12 +120,14 @@ struct RowLoops {
   using lane_t = typename Kind::lane_t;
   using cell_t = typename Kind::cell_t;
 
-  // Whether there is no NaN and no negative zero in a plane, so that nothing but the order of numbers decides.
-  bool (*is_plain)(const lane_t* plane, int64_t num_cells);
+  // Whether there is no NaN and no negative zero among adjacent cells, so that nothing but the order of numbers
+  // decides.
+  bool (*is_plain)(const lane_t* cells, int64_t num_cells);
 
-  // Pools the bins of one region from a plain plane that is at least kMaxLanes wide. cells may be null.
-  void (*pool)(const lane_t* plane, int64_t width, const Window* rows, int64_t num_rows, const Window* columns,
-               int64_t num_columns, lane_t* scratch, cell_t* cell_scratch, lane_t* values, int32_t* cells);
+  // Pools the bins of one region from a plane that is plain where the bins are, and at least kMaxLanes wide. cells may
+  // be null.
+  void (*pool)(const lane_t* plane, int64_t width, const Grid& grid, lane_t* scratch, cell_t* cell_scratch,
+               lane_t* values, int32_t* cells);
 
   static constexpr int64_t kMaxLanes = 64 / sizeof(lane_t);
 

@@ -42,6 +42,18 @@ ROIPOOL_INLINE V load(const T* from) {
   return vector;
 }
 
+// Of `count` lanes if these are less than a register has, and 0 in the others.
+template <typename V, typename T>
+ROIPOOL_INLINE V load_some(const T* from, int64_t count) {
+  V vector{};
+  if (count >= static_cast<int64_t>(sizeof vector / sizeof(T))) {
+    vector = load<V>(from);
+  } else if (count > 0) {
+    __builtin_memcpy(&vector, from, count * sizeof(T));
+  }
+  return vector;
+}
+
 template <typename V, typename T>
 ROIPOOL_INLINE void store(V vector, T* to) {
   __builtin_memcpy(to, &vector, sizeof vector);
@@ -94,9 +106,11 @@ ROIPOOL_INLINE auto is_negative_zero(V lanes) {
   if constexpr (sizeof(typename Kind::lane_t) == 2) {
     return lanes == -1;
   } else {
-    Vector<typename Kind::cell_t, kLanes<typename Kind::lane_t>> bits;
+    using cell_t = typename Kind::cell_t;
+    Vector<cell_t, kLanes<typename Kind::lane_t>> bits;
     __builtin_memcpy(&bits, &lanes, sizeof bits);
-    return (lanes == 0) & (bits < 0);
+    constexpr auto kSignBit = static_cast<cell_t>(uint64_t{1} << (8 * sizeof(cell_t) - 1));
+    return bits == kSignBit;
   }
 }
 
@@ -106,10 +120,9 @@ ROIPOOL_INLINE auto replaces(V value, V best) {
   if constexpr (kPlain) {
     return value > best;
   } else if constexpr (sizeof(typename Kind::lane_t) == 2) {
-    // The zeros rank equal, and a best that is NaN above all.
-    const V rank = value - (value == -1);
+    // A best that is a negative zero ranks as the other zero, and one that is NaN above all.
     const V best_rank = is_nan<Kind>(best) ? (best & 0) + 0x7fff : best - (best == -1);
-    return (rank > best_rank) | is_nan<Kind>(value);
+    return (value > best_rank) | is_nan<Kind>(value);
   } else {
     return (value > best) | (value != value);
   }
@@ -177,14 +190,8 @@ Contents pack(const typename Kind::lane_t* map, const Planes& planes, typename K
   if (planes.channel_stride == 1) {
     for (int64_t cell = 0; cell < planes.positions; ++cell) {
       const lane_t* from = map + cell * planes.position_stride;
-      lane_t padded[InnerLoops<Kind>::kBlockChannels];
-      if (planes.channels < pitch) {
-        __builtin_memset(padded, 0, sizeof padded);
-        __builtin_memcpy(padded, from, planes.channels * sizeof(lane_t));
-        from = padded;
-      }
       for (int64_t c = 0; c < pitch; c += kCount) {
-        const V lanes = swap_order<Kind>(load<V>(from + c));
+        const V lanes = swap_order<Kind>(load_some<V>(from + c, planes.channels - c));
         special |= is_special<Kind>(lanes);
         negative_zero |= is_negative_zero<Kind>(lanes);
         store(lanes, block + cell * pitch + c);
@@ -202,13 +209,7 @@ Contents pack(const typename Kind::lane_t* map, const Planes& planes, typename K
         for (int64_t i = 0; i < kCount; ++i) {
           const int64_t channel = c + i < planes.channels ? c + i : planes.channels - 1;  // the last fills the block up
           const lane_t* from = map + channel * planes.channel_stride + first;
-          if (planes.positions >= kCount) {
-            rows[i] = load<V>(from);
-          } else {
-            rows[i] = V{};
-            __builtin_memcpy(&rows[i], from, planes.positions * sizeof(lane_t));
-          }
-          rows[i] = swap_order<Kind>(rows[i]);
+          rows[i] = swap_order<Kind>(load_some<V>(from, planes.positions));
           special |= is_special<Kind>(rows[i]);
           negative_zero |= is_negative_zero<Kind>(rows[i]);
         }
@@ -249,47 +250,52 @@ void raise(typename Kind::lane_t* block, int64_t channels, int64_t height, int64
 
 // ---- Pool.
 
-// Pools kStrip adjacent vectors of a block: the best values, and their cells, stay in registers over a whole bin.
+// Pools kStrip adjacent vectors of a block, from `lanes` on: the best values, and their cells, stay in registers over a
+// whole bin.
 template <typename Kind, bool kPlain, bool kCells, int64_t kStrip>
-void pool_strip(const typename Kind::lane_t* block, int64_t pitch, int64_t width, int64_t reach, const Window* rows,
-                int64_t num_rows, const Window* columns, int64_t num_columns, typename Kind::lane_t* values,
-                typename Kind::cell_t* cells) {
+void pool_strip(const Block<Kind>& block, const typename Kind::lane_t* lanes, const Grid& grid,
+                typename Kind::lane_t* values, typename Kind::cell_t* cells) {
   using lane_t = typename Kind::lane_t;
   using cell_t = typename Kind::cell_t;
   constexpr int64_t kCount = kLanes<lane_t>;
   constexpr int64_t kBlock = InnerLoops<Kind>::kBlockChannels;
   using V = Vector<lane_t, kCount>;
   using C = Vector<cell_t, kCount>;
+  const int64_t pitch = InnerLoops<Kind>::padded(block.channels);
+  const int64_t width = block.width;
+  const int64_t reach = block.reach;
 
-  for (int64_t p = 0; p < num_rows; ++p) {
-    for (int64_t q = 0; q < num_columns; ++q) {
+  for (int64_t p = 0; p < grid.num_rows; ++p) {
+    const Window row = grid.rows[p];
+    for (int64_t q = 0; q < grid.num_columns; ++q) {
+      const Window column = grid.columns[q];
       V best[kStrip] = {};
       C best_cell[kStrip] = {};
-      if (!rows[p].empty() && !columns[q].empty()) {
-        const lane_t* first = block + (rows[p].lo * width + columns[q].lo) * pitch;
+      if (!row.empty() && !column.empty()) {
+        const lane_t* first = lanes + ((row.lo - block.top) * width + column.lo - block.left) * pitch;
         ROIPOOL_UNROLL
         for (int64_t v = 0; v < kStrip; ++v) {
           best[v] = load<V>(first + v * kCount);
         }
-        const int64_t pool_height = rows[p].hi - rows[p].lo;
-        const int64_t pool_width = columns[q].hi - columns[q].lo;
+        const int64_t pool_height = row.hi - row.lo;
+        const int64_t pool_width = column.hi - column.lo;
         // Steps of `reach` rows; the last is shorter, so that it ends where the bin does.
         for (int64_t step = 0; step < pool_height; step += reach) {
           const int64_t y = min(step, pool_height - reach);
-          for (int64_t cell = y * width; cell < y * width + pool_width; ++cell) {
+          for (int64_t x = 0; x < pool_width; ++x) {
             ROIPOOL_UNROLL
             for (int64_t v = 0; v < kStrip; ++v) {
-              const V value = load<V>(first + cell * pitch + v * kCount);
+              const V value = load<V>(first + (y * width + x) * pitch + v * kCount);
               const auto better = replaces<Kind, kPlain>(value, best[v]);
               best[v] = better ? value : best[v];
               if constexpr (kCells) {
-                best_cell[v] = better ? C{} + static_cast<cell_t>(cell) : best_cell[v];
+                best_cell[v] = better ? C{} + static_cast<cell_t>(y * block.map_width + x) : best_cell[v];
               }
             }
           }
         }
       }
-      const int64_t to = (p * num_columns + q) * kBlock;
+      const int64_t to = (p * grid.num_columns + q) * kBlock;
       ROIPOOL_UNROLL
       for (int64_t v = 0; v < kStrip; ++v) {
         store(best[v], values + to + v * kCount);
@@ -302,29 +308,25 @@ void pool_strip(const typename Kind::lane_t* block, int64_t pitch, int64_t width
 }
 
 template <typename Kind, bool kPlain, bool kCells>
-void pool_strips(const typename Kind::lane_t* block, int64_t channels, int64_t width, int64_t reach, const Window* rows,
-                 int64_t num_rows, const Window* columns, int64_t num_columns, typename Kind::lane_t* values,
+void pool_strips(const Block<Kind>& block, const Grid& grid, typename Kind::lane_t* values,
                  typename Kind::cell_t* cells) {
   constexpr int64_t kCount = kLanes<typename Kind::lane_t>;
-  const int64_t pitch = InnerLoops<Kind>::padded(channels);
-  for (int64_t c = 0; c < channels;) {
-    const int64_t vectors = (channels - c + kCount - 1) / kCount;
+  for (int64_t c = 0; c < block.channels;) {
+    const int64_t vectors = (block.channels - c + kCount - 1) / kCount;
     const auto strip = vectors >= 4   ? pool_strip<Kind, kPlain, kCells, 4>
                        : vectors >= 2 ? pool_strip<Kind, kPlain, kCells, 2>
                                       : pool_strip<Kind, kPlain, kCells, 1>;
-    strip(block + c, pitch, width, reach, rows, num_rows, columns, num_columns, values + c,
-          kCells ? cells + c : nullptr);
+    strip(block, block.lanes + c, grid, values + c, kCells ? cells + c : nullptr);
     c += kCount * (vectors >= 4 ? 4 : vectors >= 2 ? 2 : 1);
   }
 }
 
 template <typename Kind>
-void pool(const typename Kind::lane_t* block, bool plain, int64_t channels, int64_t width, int64_t reach,
-          const Window* rows, int64_t num_rows, const Window* columns, int64_t num_columns,
-          typename Kind::lane_t* values, typename Kind::cell_t* cells) {
+void pool(const Block<Kind>& block, const Grid& grid, typename Kind::lane_t* values, typename Kind::cell_t* cells) {
+  const bool plain = block.contents.plain;
   const auto strips = plain ? (cells == nullptr ? pool_strips<Kind, true, false> : pool_strips<Kind, true, true>)
                             : (cells == nullptr ? pool_strips<Kind, false, false> : pool_strips<Kind, false, true>);
-  strips(block, channels, width, reach, rows, num_rows, columns, num_columns, values, cells);
+  strips(block, grid, values, cells);
 }
 
 // ---- Unpack.
@@ -408,18 +410,23 @@ void unpack_cells(const typename Kind::cell_t* tile, const int32_t* first_cells,
 // ---- By rows.
 
 template <typename Kind>
-bool is_plain_plane(const typename Kind::lane_t* plane, int64_t num_cells) {
-  bool special = false;
-  for (int64_t i = 0; i < num_cells; ++i) {
-    const bool negative = __builtin_signbit(plane[i]) != 0;  // it gives any number, not just 1
-    special |= (plane[i] != plane[i]) | ((plane[i] == 0) & negative);
+bool is_plain(const typename Kind::lane_t* cells, int64_t num_cells) {
+  constexpr int64_t kCount = kLanes<typename Kind::lane_t>;
+  using V = Vector<typename Kind::lane_t, kCount>;
+  decltype(is_nan<Kind>(V{})) special{};
+  for (int64_t i = 0; i < num_cells; i += kCount) {
+    const V lanes = load_some<V>(cells + i, num_cells - i);
+    special |= is_nan<Kind>(lanes) | is_negative_zero<Kind>(lanes);
   }
-  return !special;
+  bool plain = true;
+  for (int64_t i = 0; i < kCount; ++i) {
+    plain &= special[i] == 0;
+  }
+  return plain;
 }
 
 template <typename Kind, bool kCells>
-void pool_rows(const typename Kind::lane_t* plane, int64_t width, const Window* rows, int64_t num_rows,
-               const Window* columns, int64_t num_columns, typename Kind::lane_t* scratch,
+void pool_rows(const typename Kind::lane_t* plane, int64_t width, const Grid& grid, typename Kind::lane_t* scratch,
                typename Kind::cell_t* cell_scratch, typename Kind::lane_t* values, int32_t* cells) {
   using lane_t = typename Kind::lane_t;
   using cell_t = typename Kind::cell_t;
@@ -431,10 +438,10 @@ void pool_rows(const typename Kind::lane_t* plane, int64_t width, const Window* 
   // one before it.
   int64_t left = width - kCount;
   int64_t right = 0;
-  for (int64_t q = 0; q < num_columns; ++q) {
-    if (!columns[q].empty()) {
-      left = min(left, columns[q].lo);
-      right = columns[q].hi > right ? columns[q].hi : right;
+  for (int64_t q = 0; q < grid.num_columns; ++q) {
+    if (!grid.columns[q].empty()) {
+      left = min(left, grid.columns[q].lo);
+      right = grid.columns[q].hi > right ? grid.columns[q].hi : right;
     }
   }
   const int64_t pitch = width + kCount;
@@ -449,10 +456,10 @@ void pool_rows(const typename Kind::lane_t* plane, int64_t width, const Window* 
     lane_numbers[i] = i;
   }
 
-  for (int64_t p = 0; p < num_rows; p += kCount) {
-    const int64_t count = min(kCount, num_rows - p);
+  for (int64_t p = 0; p < grid.num_rows; p += kCount) {
+    const int64_t count = min(kCount, grid.num_rows - p);
     for (int64_t i = 0; i < count; ++i) {
-      const Window row = rows[p + i];
+      const Window row = grid.rows[p + i];
       for (int64_t x = left; x < right && !row.empty(); x += kCount) {
         const int64_t first = min(x, width - kCount);
         V best = load<V>(plane + row.lo * width + first);
@@ -478,14 +485,14 @@ void pool_rows(const typename Kind::lane_t* plane, int64_t width, const Window* 
         transpose_square(reduced_cells + first, pitch, cells_of_columns + first * kCount, kCount, count);
       }
     }
-    for (int64_t q = 0; q < num_columns; ++q) {
+    for (int64_t q = 0; q < grid.num_columns; ++q) {
       V best{};
       C best_cell = C{} - 1;
-      if (!columns[q].empty()) {
-        int64_t x = columns[q].lo - left;
+      if (!grid.columns[q].empty()) {
+        int64_t x = grid.columns[q].lo - left;
         best = load<V>(columns_of_bins + x * kCount);
         best_cell = kCells ? load<C>(cells_of_columns + x * kCount) : C{};
-        for (++x; x < columns[q].hi - left; ++x) {
+        for (++x; x < grid.columns[q].hi - left; ++x) {
           const V value = load<V>(columns_of_bins + x * kCount);
           if constexpr (kCells) {  // of equal values the one with the lower number, which is first in row-major order
             const C cell = load<C>(cells_of_columns + x * kCount);
@@ -503,11 +510,11 @@ void pool_rows(const typename Kind::lane_t* plane, int64_t width, const Window* 
       }
     }
     for (int64_t i = 0; i < count; ++i) {
-      const bool empty = rows[p + i].empty();
-      for (int64_t q = 0; q < num_columns; ++q) {
-        values[(p + i) * num_columns + q] = empty ? 0 : bins[q * kCount + i];
+      const bool empty = grid.rows[p + i].empty();
+      for (int64_t q = 0; q < grid.num_columns; ++q) {
+        values[(p + i) * grid.num_columns + q] = empty ? 0 : bins[q * kCount + i];
         if constexpr (kCells) {
-          cells[(p + i) * num_columns + q] = empty ? -1 : static_cast<int32_t>(bin_cells[q * kCount + i]);
+          cells[(p + i) * grid.num_columns + q] = empty ? -1 : static_cast<int32_t>(bin_cells[q * kCount + i]);
         }
       }
     }
@@ -515,11 +522,10 @@ void pool_rows(const typename Kind::lane_t* plane, int64_t width, const Window* 
 }
 
 template <typename Kind>
-void pool_plane(const typename Kind::lane_t* plane, int64_t width, const Window* rows, int64_t num_rows,
-                const Window* columns, int64_t num_columns, typename Kind::lane_t* scratch,
+void pool_plane(const typename Kind::lane_t* plane, int64_t width, const Grid& grid, typename Kind::lane_t* scratch,
                 typename Kind::cell_t* cell_scratch, typename Kind::lane_t* values, int32_t* cells) {
   const auto pool = cells == nullptr ? pool_rows<Kind, false> : pool_rows<Kind, true>;
-  pool(plane, width, rows, num_rows, columns, num_columns, scratch, cell_scratch, values, cells);
+  pool(plane, width, grid, scratch, cell_scratch, values, cells);
 }
 
 // ---- Conversions.
@@ -591,7 +597,7 @@ template <typename Conversion>
 constexpr Conversions kConversions = {widen<Conversion>, narrow<Conversion>};
 
 template <typename Kind>
-constexpr RowLoops<Kind> kRowLoopsOfKind = {is_plain_plane<Kind>, pool_plane<Kind>};
+constexpr RowLoops<Kind> kRowLoopsOfKind = {is_plain<Kind>, pool_plane<Kind>};
 
 template <typename Kind>
 constexpr InnerLoops<Kind> kInnerLoopsOfKind = {pack<Kind>, raise<Kind>, pool<Kind>, unpack_values<Kind>,

@@ -114,6 +114,16 @@ struct LevelProblem : RoIPoolProblem {
   int64_t num_regions() const { return static_cast<int64_t>(regions.size()); }
 };
 
+// A rectangle of a map.
+struct Rectangle {
+  Window rows;
+  Window columns;
+
+  int64_t height() const { return std::max(0, rows.hi - rows.lo); }
+  int64_t width() const { return std::max(0, columns.hi - columns.lo); }
+  int64_t num_cells() const { return height() * width(); }
+};
+
 // The bins of one region at a time, on both axes.
 class Bins {
  public:
@@ -129,6 +139,10 @@ class Bins {
 
   const std::vector<Window>& rows() const { return rows_; }
   const std::vector<Window>& columns() const { return columns_; }
+  Grid grid() const { return {rows_.data(), problem_.pooled_height, columns_.data(), problem_.pooled_width}; }
+
+  // What the bins lie in, without a cell where all of them are empty.
+  Rectangle hull() const { return {hull(rows_), hull(columns_)}; }
 
   // The largest number that a cell of a bin has, counted from the bin's first cell along the rows of the map.
   int64_t span() const { return (longest(rows_) - 1) * problem_.maps.width + longest(columns_) - 1; }
@@ -158,6 +172,17 @@ class Bins {
   }
 
  private:
+  static Window hull(const std::vector<Window>& windows) {
+    Window hull = {std::numeric_limits<int32_t>::max(), 0};
+    for (const Window window : windows) {
+      if (!window.empty()) {
+        hull.lo = std::min(hull.lo, window.lo);
+        hull.hi = std::max(hull.hi, window.hi);
+      }
+    }
+    return hull;
+  }
+
   static int64_t longest(const std::vector<Window>& windows) {
     int64_t cells = 0;
     for (const Window window : windows) {
@@ -231,6 +256,13 @@ class RegionsByImage {
   std::vector<int64_t> starts_;
   std::vector<int64_t> regions_;
 };
+
+// How many columns of a map are prepared at a time for being pooled: where they are adjacent, as many as the widest
+// register holds.
+template <typename scalar_t>
+int64_t columns_at_a_time(const LevelProblem& problem) {
+  return problem.channels_last ? 1 : 64 / sizeof(scalar_t);
+}
 
 // The cells that all bins visit together.
 int64_t count_visits(const LevelProblem& problem) {
@@ -417,15 +449,16 @@ class BlockForward {
         output_(output),
         argmax_(argmax),
         num_blocks_(divide_up(problem.channels, kBlock)),
-        block_size_(problem.maps.num_cells() * Loops::padded(std::min(kBlock, problem.channels))),
+        pitch_(Loops::padded(std::min(kBlock, problem.channels))),
+        block_size_(problem.maps.num_cells() * pitch_),
         reach_(problem.num_rois, 1),
-        most_reach_(problem.num_images, 1) {
-    if (argmax == nullptr) {
+        most_reach_(problem.num_images, 1) {}
+
+  // For regions that together have more cells than the maps: whole blocks are packed for all of them.
+  void run() {
+    if (argmax_ == nullptr) {
       find_reaches();
     }
-  }
-
-  void run() const {
     if (problem_.num_images * num_blocks_ >= 2 * torch::stable::get_num_threads()) {
       run_by_blocks();
     } else {
@@ -433,18 +466,41 @@ class BlockForward {
     }
   }
 
+  // For regions that have fewer: of each block, a region packs the part that it lies in, for itself alone. cells are
+  // those of all regions.
+  void run_alone(int64_t cells) const {
+    const int64_t num_tasks = problem_.num_regions() * num_blocks_;
+    const int64_t cells_per_task = cells / std::max<int64_t>(1, problem_.num_regions());
+    const int64_t work = std::min(kBlock, problem_.channels) * (cells_per_task + problem_.num_bins());
+    parallel_for(0, num_tasks, grain_of(work), [&](int64_t begin, int64_t end) {
+      Worker worker(problem_);
+      int64_t located = -1;
+      int64_t image = -1;
+      Rectangle part{};
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t k = problem_.regions[task / num_blocks_];
+        const int64_t block = task % num_blocks_;
+        if (k != located) {
+          image = worker.bins.locate(k);
+          part = part_of(worker.bins);
+          located = k;
+        }
+        if (image >= 0) {
+          pool_region(worker, image, block, k, pack(image, block, part, worker.lanes_for(part.num_cells() * pitch_)));
+        } else if (block == 0) {
+          clear_region(problem_, k, output_, argmax_);
+        }
+      }
+    });
+  }
+
  private:
   using Loops = std::decay_t<decltype(inner_loops_of(scalar_t()))>;
+  using Packed = typename Loops::block_t;
   using lane_t = typename Loops::lane_t;
   using cell_t = typename Loops::cell_t;
   static_assert(sizeof(lane_t) == sizeof(scalar_t));
   static constexpr int64_t kBlock = Loops::kBlockChannels;
-
-  // A block of one image, packed.
-  struct Packed {
-    lane_t* lanes;
-    Contents contents;
-  };
 
   // What a thread works with.
   struct Worker {
@@ -455,11 +511,22 @@ class BlockForward {
           first_cells(problem.num_bins() + kBlockBytes),
           staging(problem.num_rois * problem.region_stride * static_cast<int64_t>(sizeof(scalar_t))) {}
 
+    // Memory for a block.
+    lane_t* lanes_for(int64_t size) {
+      if (size > lanes_size) {
+        lanes = Scratch<lane_t>(size);
+        lanes_size = size;
+      }
+      return lanes.get();
+    }
+
     Bins bins;
     Scratch<lane_t> values;
     Scratch<cell_t> cells;
     std::vector<int32_t> first_cells;
     Staging staging;
+    Scratch<lane_t> lanes{0};
+    int64_t lanes_size = 0;
   };
 
   // Where no argmax is asked for, a row of a block may stand for several: bins of two rows and more are pooled from
@@ -502,9 +569,10 @@ class BlockForward {
     return packed.contents.orderless ? std::min(reach_[k], most_reach_[image]) : 1;
   }
 
-  void raise(const Packed& packed, int64_t block, int64_t reach, int64_t first_column, int64_t last_column) const {
+  // In some columns of a block.
+  void raise(const Packed& packed, int64_t reach, int64_t first_column, int64_t last_column) const {
     if (packed.contents.orderless) {
-      loops_.raise(packed.lanes, channels_of(block), problem_.maps.height, problem_.maps.width, reach, first_column,
+      loops_.raise(packed.lanes, packed.channels, problem_.maps.height, problem_.maps.width, reach, first_column,
                    last_column);
     }
   }
@@ -516,16 +584,15 @@ class BlockForward {
     const RegionsByImage regions(problem_, 0, problem_.num_regions());
     parallel_for(0, num_images * num_blocks_, 1, [&](int64_t begin, int64_t end) {
       Worker worker(problem_);
-      const Scratch<lane_t> lanes(block_size_);
       for (int64_t i = begin; i < end; ++i) {
         const int64_t image = i % num_images;
         const int64_t block = i / num_images;
         if (regions.begin(image) != regions.end(image)) {
-          const Packed packed = pack(image, block, lanes.get());
-          pool(worker, regions, image, block, packed, 1);
-          for (int64_t reach = 2; reach <= most_reach_[image]; reach *= 2) {
-            raise(packed, block, reach, 0, problem_.maps.width);
-            pool(worker, regions, image, block, packed, reach);
+          Packed packed = pack(image, block, whole_map(), worker.lanes_for(block_size_));
+          pool(worker, regions, image, block, packed);
+          for (packed.reach = 2; packed.reach <= most_reach_[image]; packed.reach *= 2) {
+            raise(packed, packed.reach, 0, problem_.maps.width);
+            pool(worker, regions, image, block, packed);
           }
         }
       }
@@ -545,7 +612,7 @@ class BlockForward {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t image = i % num_images;
         if (regions.begin(image) != regions.end(image)) {
-          packed[i] = pack(image, i / num_images, lanes.get() + i * block_size_);
+          packed[i] = pack(image, i / num_images, whole_map(), lanes.get() + i * block_size_);
         }
       }
     });
@@ -557,7 +624,7 @@ class BlockForward {
       parallel_for(0, width, grain_of(block_size_ / width), [&](int64_t first_column, int64_t last_column) {
         for (int64_t i = 0; i < num_images * num_blocks_; ++i) {
           if (reach <= most_reach_[i % num_images]) {
-            raise(packed[i], i / num_images, reach, first_column, last_column);
+            raise(packed[i], reach, first_column, last_column);
           }
         }
       });
@@ -580,7 +647,9 @@ class BlockForward {
         const RegionsByImage run(problem_, first, last);
         for (int64_t image = 0; image < num_images; ++image) {
           for (int64_t block = split * num_blocks_ / splits; block < (split + 1) * num_blocks_ / splits; ++block) {
-            pool(worker, run, image, block, packed[block * num_images + image], reach);
+            Packed raised = packed[block * num_images + image];
+            raised.reach = reach;
+            pool(worker, run, image, block, raised);
           }
         }
       }
@@ -589,12 +658,40 @@ class BlockForward {
 
   int64_t channels_of(int64_t block) const { return std::min(kBlock, problem_.channels - block * kBlock); }
 
-  Packed pack(int64_t image, int64_t block, lane_t* lanes) const {
+  Rectangle whole_map() const {
+    return {{0, static_cast<int32_t>(problem_.maps.height)}, {0, static_cast<int32_t>(problem_.maps.width)}};
+  }
+
+  // What is packed of a map for a region alone: its hull, and no fewer columns than are packed at a time.
+  Rectangle part_of(const Bins& bins) const {
+    Rectangle part = bins.hull();
+    const int32_t width = std::min<int32_t>(columns_at_a_time<scalar_t>(problem_), problem_.maps.width);
+    if (part.num_cells() > 0 && part.width() < width) {
+      part.columns.lo = std::min<int32_t>(part.columns.lo, problem_.maps.width - width);
+      part.columns.hi = part.columns.lo + width;
+    }
+    return part;
+  }
+
+  Packed pack(int64_t image, int64_t block, const Rectangle& part, lane_t* lanes) const {
     const FeatureMaps& maps = problem_.maps;
+    Packed packed = {lanes,           {true, true}, channels_of(block), part.rows.lo,
+                     part.columns.lo, part.width(), maps.width,         1};
     const auto* map =
         static_cast<const lane_t*>(maps.data) + image * maps.image_stride + block * kBlock * maps.channel_stride;
-    const Planes planes = {channels_of(block), maps.num_cells(), maps.channel_stride, maps.cell_stride};
-    return {lanes, loops_.pack(map, planes, lanes)};
+    // Whole rows are adjacent, and make one.
+    const bool whole_rows = part.width() == maps.width;
+    const int64_t num_rows = whole_rows ? 1 : part.num_cells() == 0 ? 0 : part.height();
+    const Planes planes = {packed.channels, whole_rows ? part.num_cells() : part.width(), maps.channel_stride,
+                           maps.cell_stride};
+    for (int64_t row = 0; row < num_rows; ++row) {
+      const int64_t first_cell = (part.rows.lo + row) * maps.width + part.columns.lo;
+      const Contents contents = loops_.pack(map + first_cell * maps.cell_stride, planes,
+                                            lanes + row * planes.positions * Loops::padded(planes.channels));
+      packed.contents.plain &= contents.plain;
+      packed.contents.orderless &= contents.orderless;
+    }
+    return packed;
   }
 
   // The regions of no image.
@@ -604,34 +701,32 @@ class BlockForward {
     }
   }
 
-  // Pools the regions of one reach from a block that has been raised to it.
-  void pool(Worker& worker, const RegionsByImage& regions, int64_t image, int64_t block, const Packed& packed,
-            int64_t reach) const {
+  // Pools the regions of an image that a block has been raised for.
+  void pool(Worker& worker, const RegionsByImage& regions, int64_t image, int64_t block, const Packed& packed) const {
     for (const int64_t* k = regions.begin(image); k != regions.end(image); ++k) {
-      if (reach_of(*k, image, packed) == reach) {
-        pool_region(worker, image, block, *k, packed, reach);
+      if (reach_of(*k, image, packed) != packed.reach) {
+        continue;
+      }
+      if (worker.bins.locate(*k) >= 0) {
+        pool_region(worker, image, block, *k, packed);
+      } else if (block == 0) {  // it lies in the image, but nowhere: a coordinate is not finite
+        clear_region(problem_, *k, output_, argmax_);
       }
     }
   }
 
-  void pool_region(Worker& worker, int64_t image, int64_t block, int64_t k, const Packed& packed, int64_t reach) const {
-    Bins& bins = worker.bins;
-    const bool located = bins.locate(k) >= 0;  // else it lies in the image, but nowhere: a coordinate is not finite
-    if (!located || bins.span() > std::numeric_limits<cell_t>::max()) {
-      if (block == 0 && located) {
-        for (int64_t c = 0; c < problem_.channels; ++c) {
-          pool_channel(problem_, bins, image, k, c, output_, argmax_);
-        }
-      } else if (block == 0) {
-        clear_region(problem_, k, output_, argmax_);
+  // Pools the region that worker.bins are at.
+  void pool_region(Worker& worker, int64_t image, int64_t block, int64_t k, const Packed& packed) const {
+    const Bins& bins = worker.bins;
+    if (bins.span() > std::numeric_limits<cell_t>::max()) {
+      for (int64_t c = 0; block == 0 && c < problem_.channels; ++c) {
+        pool_channel(problem_, bins, image, k, c, output_, argmax_);
       }
       return;
     }
     const Planes planes = {channels_of(block), problem_.num_bins(), problem_.channel_stride, problem_.bin_stride};
     const int64_t to = k * problem_.region_stride + block * kBlock * problem_.channel_stride;
-    loops_.pool(packed.lanes, packed.contents.plain, planes.channels, problem_.maps.width, reach, bins.rows().data(),
-                problem_.pooled_height, bins.columns().data(), problem_.pooled_width, worker.values.get(),
-                argmax_ == nullptr ? nullptr : worker.cells.get());
+    loops_.pool(packed, bins.grid(), worker.values.get(), argmax_ == nullptr ? nullptr : worker.cells.get());
     worker.staging.write(planes, reinterpret_cast<lane_t*>(output_) + to, [&](const Planes& staged, lane_t* target) {
       loops_.unpack_values(worker.values.get(), staged, target);
     });
@@ -648,7 +743,8 @@ class BlockForward {
   int32_t* argmax_;
   const Loops& loops_ = inner_loops_of(scalar_t());
   const int64_t num_blocks_;
-  const int64_t block_size_;
+  const int64_t pitch_;              // of the widest block
+  const int64_t block_size_;         // of a whole map
   std::vector<int64_t> reach_;       // [K], rows of the map that a row of the block may stand for
   std::vector<int64_t> most_reach_;  // [N], that it pays to raise the blocks of an image to
 };
@@ -663,26 +759,40 @@ template <typename scalar_t>
 class RowForward {
  public:
   RowForward(const LevelProblem& problem, scalar_t* output, int32_t* argmax)
-      : problem_(problem),
-        output_(output),
-        argmax_(argmax),
-        num_cells_(problem.maps.num_cells()),
-        num_planes_(problem.num_images * problem.channels),
-        copied_(kInPlace && !problem.channels_last ? 0 : num_planes_ * num_cells_),
-        planes_(num_planes_),
-        plain_(num_planes_) {}
+      : problem_(problem), output_(output), argmax_(argmax) {}
 
-  void run() {
-    prepare();
-    for_each_channel(problem_, output_, argmax_, problem_.num_bins(), [&] {
-      return [this, worker = Worker(problem_)](const Bins& bins, int64_t image, int64_t k, int64_t c) {
-        const int64_t plane = image * problem_.channels + c;
-        if (plain_[plane] != 0) {
-          pool(worker, bins, planes_[plane], k, c);
-        } else {
-          pool_channel(problem_, bins, image, k, c, output_, argmax_);
+  // Whether the maps are such planes themselves.
+  bool is_in_place() const { return kInPlace && !problem_.channels_last; }
+
+  // For regions that together have more cells than the maps: each plane is prepared for all of them.
+  void run() const {
+    const int64_t num_planes = problem_.num_images * problem_.channels;
+    const int64_t num_cells = problem_.maps.num_cells();
+    const Scratch<lane_t> copied(is_in_place() ? 0 : num_planes * num_cells);
+    std::vector<uint8_t> plain(num_planes);
+    parallel_for(0, num_planes, grain_of(num_cells), [&](int64_t begin, int64_t end) {
+      for (int64_t plane = begin; plane < end; ++plane) {
+        if (copied.get() != nullptr) {
+          copy_plane(plane, copied.get() + plane * num_cells);
         }
-      };
+        plain[plane] = loops_.is_plain(cells_of(plane, copied), num_cells);
+      }
+    });
+    pool(copied, problem_.num_images * num_cells, [&](const Bins&, int64_t plane) { return plain[plane] != 0; });
+  }
+
+  // For regions that have fewer, in place: what is asked of a plane, a region asks of the part that it lies in. cells
+  // are those of all regions.
+  void run_alone(int64_t cells) const {
+    const Scratch<lane_t> no_copies(0);
+    pool(no_copies, cells, [&](const Bins& bins, int64_t plane) {
+      const Rectangle part = bins.hull();
+      const lane_t* first = cells_of(plane, no_copies) + part.columns.lo;
+      bool plain = true;
+      for (int64_t y = part.rows.lo; plain && part.num_cells() > 0 && y < part.rows.hi; ++y) {
+        plain = loops_.is_plain(first + y * problem_.maps.width, part.width());
+      }
+      return plain;
     });
   }
 
@@ -706,31 +816,48 @@ class RowForward {
     Scratch<int32_t> cells;
   };
 
-  void prepare() {
+  const scalar_t* map_of(int64_t plane) const {
     const FeatureMaps& maps = problem_.maps;
-    parallel_for(0, num_planes_, grain_of(num_cells_), [&](int64_t begin, int64_t end) {
-      for (int64_t plane = begin; plane < end; ++plane) {
-        const auto* map = static_cast<const scalar_t*>(maps.data) + plane / problem_.channels * maps.image_stride +
-                          plane % problem_.channels * maps.channel_stride;
-        if constexpr (kInPlace) {
-          planes_[plane] = map;
-        }
-        if (copied_.get() != nullptr) {
-          lane_t* copy = copied_.get() + plane * num_cells_;
-          for (int64_t cell = 0; cell < num_cells_; ++cell) {
-            copy[cell] = map[cell * maps.cell_stride];
-          }
-          planes_[plane] = copy;
-        }
-        plain_[plane] = loops_.is_plain(planes_[plane], num_cells_);
+    return static_cast<const scalar_t*>(maps.data) + plane / problem_.channels * maps.image_stride +
+           plane % problem_.channels * maps.channel_stride;
+  }
+
+  void copy_plane(int64_t plane, lane_t* to) const {
+    const scalar_t* map = map_of(plane);
+    for (int64_t cell = 0; cell < problem_.maps.num_cells(); ++cell) {
+      to[cell] = map[cell * problem_.maps.cell_stride];
+    }
+  }
+
+  const lane_t* cells_of(int64_t plane, const Scratch<lane_t>& copied) const {
+    if constexpr (kInPlace) {
+      if (copied.get() == nullptr) {
+        return map_of(plane);
       }
+    }
+    return copied.get() + plane * problem_.maps.num_cells();
+  }
+
+  // is_plain(bins, plane) says whether the bins are such as the loops pool; the others are pooled cell by cell. The
+  // regions visit as many cells, or more.
+  template <typename IsPlain>
+  void pool(const Scratch<lane_t>& copied, int64_t cells, const IsPlain& is_plain) const {
+    const int64_t work = problem_.num_bins() + cells / std::max<int64_t>(1, problem_.num_regions());
+    for_each_channel(problem_, output_, argmax_, work, [&] {
+      return [&, worker = Worker(problem_)](const Bins& bins, int64_t image, int64_t k, int64_t c) {
+        const int64_t plane = image * problem_.channels + c;
+        if (is_plain(bins, plane)) {
+          pool(worker, bins, cells_of(plane, copied), k, c);
+        } else {
+          pool_channel(problem_, bins, image, k, c, output_, argmax_);
+        }
+      };
     });
   }
 
   void pool(const Worker& worker, const Bins& bins, const lane_t* plane, int64_t k, int64_t c) const {
-    loops_.pool(plane, problem_.maps.width, bins.rows().data(), problem_.pooled_height, bins.columns().data(),
-                problem_.pooled_width, worker.scratch.get(), worker.cell_scratch.get(), worker.values.get(),
-                argmax_ == nullptr ? nullptr : worker.cells.get());
+    loops_.pool(plane, problem_.maps.width, bins.grid(), worker.scratch.get(), worker.cell_scratch.get(),
+                worker.values.get(), argmax_ == nullptr ? nullptr : worker.cells.get());
     const int64_t to = k * problem_.region_stride + c * problem_.channel_stride;
     for (int64_t bin = 0; bin < problem_.num_bins(); ++bin) {
       output_[to + bin * problem_.bin_stride] = static_cast<scalar_t>(worker.values.get()[bin]);
@@ -744,33 +871,50 @@ class RowForward {
   scalar_t* output_;
   int32_t* argmax_;
   const Loops& loops_ = row_loops_of(lane_t());
-  const int64_t num_cells_;
-  const int64_t num_planes_;
-  Scratch<lane_t> copied_;             // [N, C, H, W]
-  std::vector<const lane_t*> planes_;  // [N, C]
-  std::vector<uint8_t> plain_;         // [N, C], see RowLoops::is_plain
 };
 
-// Whether the regions are enough work to prepare the maps for it: preparing a cell costs a fraction of visiting it
-// the plain way. Where there are many bins there is no need to look at them.
-bool pays_to_prepare(const LevelProblem& problem) {
-  const int64_t enough = problem.num_images * problem.maps.num_cells() / 4;
-  return problem.num_regions() * problem.num_bins() >= enough || count_visits(problem) >= enough;
+// The cells that the regions prepare if each prepares what it lies in, for itself alone; at most those of the maps.
+template <typename scalar_t>
+int64_t cells_to_prepare(const LevelProblem& problem) {
+  const int64_t all = problem.num_images * problem.maps.num_cells();
+  if (problem.num_regions() * problem.num_bins() >= 4 * all) {  // then there is no need to look at them
+    return all;
+  }
+  const int64_t columns = columns_at_a_time<scalar_t>(problem);
+  int64_t cells = 0;
+  Bins bins(problem);
+  for (int64_t i = 0; i < problem.num_regions() && cells < all; ++i) {
+    if (bins.locate(problem.regions[i]) >= 0) {
+      const Rectangle part = bins.hull();
+      cells += part.height() * divide_up(part.width(), columns) * columns;
+    }
+  }
+  return std::min(cells, all);
 }
 
 template <typename scalar_t>
 void forward_level(const LevelProblem& problem, scalar_t* output, int32_t* argmax) {
   constexpr int64_t kFewChannels = 16;
-  if (problem.num_images * problem.maps.num_cells() == 0) {
+  constexpr int64_t kVeryFewChannels = 8;
+  const int64_t all_cells = problem.num_images * problem.maps.num_cells();
+  const bool is_narrow = problem.maps.width < RowLoops<Float32Lanes>::kMaxLanes;  // too narrow to be pooled by rows
+  if (all_cells == 0) {
     for (const int64_t k : problem.regions) {
       clear_region(problem, k, output, argmax);
     }
-  } else if (!pays_to_prepare(problem)) {
+    return;
+  }
+  if (is_narrow && problem.channels < kVeryFewChannels) {
     forward_cells(problem, output, argmax);
-  } else if (problem.channels >= kFewChannels) {
-    BlockForward<scalar_t>(problem, output, argmax).run();
-  } else if (problem.maps.width >= RowLoops<Float32Lanes>::kMaxLanes) {
-    RowForward<scalar_t>(problem, output, argmax).run();
+    return;
+  }
+  const int64_t cells = cells_to_prepare<scalar_t>(problem);
+  const bool alone = cells < all_cells;
+  if (is_narrow || problem.channels >= kFewChannels) {
+    BlockForward<scalar_t> forward(problem, output, argmax);
+    alone ? forward.run_alone(cells) : forward.run();
+  } else if (const RowForward<scalar_t> forward(problem, output, argmax); !alone || forward.is_in_place()) {
+    alone ? forward.run_alone(cells) : forward.run();
   } else {
     forward_cells(problem, output, argmax);
   }
