@@ -540,7 +540,7 @@ BUGS = [
     Bug(
         "maps without a cell are prepared",
         KERNEL_CPP,
-        "if (problem.num_images * problem.maps.num_cells() == 0) {",
+        "if (all_cells == 0) {",
         "if (problem.num_images == 0) {",
         (f"{KERNEL}::test_empty_shapes", *KERNELS),
     ),

@@ -444,6 +444,8 @@ void pool_rows(const typename Kind::lane_t* plane, int64_t width, const Grid& gr
       right = grid.columns[q].hi > right ? grid.columns[q].hi : right;
     }
   }
+  // From a line of cache on, where there is one in the first row, so that no load of a vector spans two.
+  left -= min(left, static_cast<int64_t>(reinterpret_cast<uintptr_t>(plane + left) / sizeof(lane_t) % kCount));
   const int64_t pitch = width + kCount;
   lane_t* reduced = scratch;                           // [kCount rows of bins][columns], then, transposed,
   lane_t* columns_of_bins = scratch + kCount * pitch;  // [columns][kCount rows of bins]
