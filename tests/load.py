@@ -367,7 +367,7 @@ def memory_problems() -> Iterator[dict[str, Callable[[], object]]]:
                 ((2, 256, 30, 30), 10),  # in blocks of channels, few for the threads
                 ((4, 600, 16, 16), 20),  # many
                 ((2, 3, 120, 120), 60),  # in rows
-                ((2, 40, 40, 40), 1),  # cell by cell
+                ((2, 40, 40, 40), 1),  # by themselves
             ]:
                 x = layout(features(shape, dtype, seed=0))
                 yield calls_of_all_operators(x, random_rois(num_rois, shape[0], *shape[2:], seed=0))
@@ -396,14 +396,23 @@ def tensors_of(result: object) -> list[Tensor]:
     return [result.clone()] if isinstance(result, Tensor) else [tensor.clone() for tensor in result]
 
 
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of mallopt
+
+
 def check_out_of_memory(steps: int) -> None:
     """Every call with memory for a part of what it needs: it must succeed with the same bits, or raise.
 
     An exception that got out of a thread of OpenMP would end the process.
     """
-    mallopt = ctypes.CDLL(None).mallopt  # every allocation of a page or more is a mapping of its own, kept by none
-    mallopt(-3, 4096)
-    mallopt(-1, 0)
+    # What is larger than 24 KiB gets a mapping of its own, kept by none. Of what is smaller there is a reserve: torch
+    # crashes where an error has no memory for its backtrace (c10::GetBacktraceImpl::symbolize).
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    for option, value in [(M_MMAP_THRESHOLD, 24 << 10), (M_TRIM_THRESHOLD, 0), (M_TOP_PAD, 0)]:
+        libc.mallopt(option, value)
+    reserve = [(libc.malloc(23 << 10), libc.malloc(16)) for _ in range(100)]
+    for chunk, _ in reserve:  # what stays between them keeps them apart
+        libc.free(chunk)
     outcomes: Counter[str] = Counter()
     torch.set_num_threads(2)
     for calls in memory_problems():

@@ -432,13 +432,6 @@ BUGS = [
         (PARTS, *KERNELS),
     ),
     Bug(
-        "a part that is widened loses its last columns",
-        KERNEL_CPP,
-        "part.columns.lo = std::min<int32_t>(part.columns.lo, problem_.maps.width - width);",
-        "",
-        (PARTS, *KERNELS),
-    ),
-    Bug(
         "the last row of a part says what is special",
         KERNEL_CPP,
         "packed.contents.plain &= contents.plain;",

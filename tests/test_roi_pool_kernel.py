@@ -343,7 +343,7 @@ def test_regions_that_cover_little_of_the_maps(backend, shape, kind, layout, dty
     """On CPU, each is then prepared for itself: narrow ones, whole rows and columns, at the borders, and outside."""
     x = layout(features(shape, dtype, seed=0, kind=kind))
     height, width = shape[2:]
-    boxes = [[5, 7, 12, 18], [0, 0, 3, 9], [width - 2, height - 8, width + 5, height + 2], [-9, -9, -2, -1]]
+    boxes = [[5, 7, 12, 18], [width - 2, height - 8, width + 5, height + 2], [0, 0, 3, 9], [-9, -9, -2, -1]]
     boxes += [[0, 4, width - 1, 9], [2, 0, 2, height - 1], [1, 1, 45, 8], [-3, 30, 9, 30], [9, 9, float("nan"), 12]]
     for few in [boxes[:5], boxes[5:]]:
         rois = torch.tensor([[i % shape[0], *box] for i, box in enumerate(few)])
