@@ -485,7 +485,7 @@ class BlockForward {
           part = part_of(worker.bins);
           located = k;
         }
-        if (image >= 0) {
+        if (image >= 0 && part.num_cells() > 0) {
           pool_region(worker, image, block, k, pack(image, block, part, worker.lanes_for(part.num_cells() * pitch_)));
         } else if (block == 0) {
           clear_region(problem_, k, output_, argmax_);
@@ -662,7 +662,8 @@ class BlockForward {
     return {{0, static_cast<int32_t>(problem_.maps.height)}, {0, static_cast<int32_t>(problem_.maps.width)}};
   }
 
-  // What is packed of a map for a region alone: its hull, and no fewer columns than are packed at a time.
+  // What is packed of a map for a region alone: its hull, if that has cells, and no fewer columns than are packed at a
+  // time.
   Rectangle part_of(const Bins& bins) const {
     Rectangle part = bins.hull();
     const int32_t width = std::min<int32_t>(columns_at_a_time<scalar_t>(problem_), problem_.maps.width);
@@ -681,7 +682,7 @@ class BlockForward {
         static_cast<const lane_t*>(maps.data) + image * maps.image_stride + block * kBlock * maps.channel_stride;
     // Whole rows are adjacent, and make one.
     const bool whole_rows = part.width() == maps.width;
-    const int64_t num_rows = whole_rows ? 1 : part.num_cells() == 0 ? 0 : part.height();
+    const int64_t num_rows = whole_rows ? 1 : part.height();
     const Planes planes = {packed.channels, whole_rows ? part.num_cells() : part.width(), maps.channel_stride,
                            maps.cell_stride};
     for (int64_t row = 0; row < num_rows; ++row) {
@@ -762,13 +763,13 @@ class RowForward {
       : problem_(problem), output_(output), argmax_(argmax) {}
 
   // Whether the maps are such planes themselves.
-  bool is_in_place() const { return kInPlace && !problem_.channels_last; }
+  static bool is_in_place(const LevelProblem& problem) { return kInPlace && !problem.channels_last; }
 
   // For regions that together have more cells than the maps: each plane is prepared for all of them.
   void run() const {
     const int64_t num_planes = problem_.num_images * problem_.channels;
     const int64_t num_cells = problem_.maps.num_cells();
-    const Scratch<lane_t> copied(is_in_place() ? 0 : num_planes * num_cells);
+    const Scratch<lane_t> copied(is_in_place(problem_) ? 0 : num_planes * num_cells);
     std::vector<uint8_t> plain(num_planes);
     parallel_for(0, num_planes, grain_of(num_cells), [&](int64_t begin, int64_t end) {
       for (int64_t plane = begin; plane < end; ++plane) {
@@ -910,11 +911,17 @@ void forward_level(const LevelProblem& problem, scalar_t* output, int32_t* argma
   }
   const int64_t cells = cells_to_prepare<scalar_t>(problem);
   const bool alone = cells < all_cells;
+  const auto run = [&](auto&& forward) {
+    if (alone) {
+      forward.run_alone(cells);
+    } else {
+      forward.run();
+    }
+  };
   if (is_narrow || problem.channels >= kFewChannels) {
-    BlockForward<scalar_t> forward(problem, output, argmax);
-    alone ? forward.run_alone(cells) : forward.run();
-  } else if (const RowForward<scalar_t> forward(problem, output, argmax); !alone || forward.is_in_place()) {
-    alone ? forward.run_alone(cells) : forward.run();
+    run(BlockForward<scalar_t>(problem, output, argmax));
+  } else if (!alone || RowForward<scalar_t>::is_in_place(problem)) {
+    run(RowForward<scalar_t>(problem, output, argmax));
   } else {
     forward_cells(problem, output, argmax);
   }
@@ -970,15 +977,18 @@ int64_t scatter_channels(const LevelProblem& problem) {
 // the block, so there is nothing to synchronise.
 //
 //   sums  of the block, 0 at first: [channels][num_cells] by channel_stride, or [num_cells][channels] by cell_stride
-template <typename scalar_t, typename sum_t>
+template <bool kChannelsLast, typename scalar_t, typename sum_t>
 void scatter(const LevelProblem& problem, const RegionsByImage& regions, const ScatterBlock& block,
              const scalar_t* grad_output, const int32_t* argmax, sum_t* sums, int64_t channel_stride,
              int64_t cell_stride) {
   const int64_t num_bins = problem.num_bins();
-  // What is adjacent in grad_output and argmax: the bins of one channel, or the channels of one bin.
-  const int64_t num_runs = problem.channels_last ? num_bins : block.channels;
-  const int64_t run_length = problem.channels_last ? block.channels : num_bins;
-  const int64_t run_stride = problem.channels_last ? problem.bin_stride : problem.channel_stride;
+  // What is adjacent in grad_output and argmax: the bins of one channel, or the channels of one bin; of all bins, where
+  // the block has all channels.
+  const int64_t lanes = kChannelsLast ? block.channels : 1;
+  const bool all_channels = kChannelsLast && block.channels == problem.channels;
+  const int64_t num_runs = !kChannelsLast ? block.channels : all_channels ? 1 : num_bins;
+  const int64_t run_length = !kChannelsLast || all_channels ? num_bins * lanes : lanes;
+  const int64_t run_stride = kChannelsLast ? problem.bin_stride : problem.channel_stride;
   const Scratch<sum_t> widened(std::is_same_v<scalar_t, sum_t> ? 0 : run_length);
   constexpr int64_t kLine = 64 / sizeof(int32_t);  // elements of argmax in a line of cache
   const int64_t* last = regions.end(block.image);
@@ -988,8 +998,8 @@ void scatter(const LevelProblem& problem, const RegionsByImage& regions, const S
       // What comes next lies too far away for the processor to foresee: in channels_last the bins after this one, else
       // the same channel of the next region.
       const int64_t next =
-          problem.channels_last ? from + 4 * run_stride : from + (k[k + 1 < last] - *k) * problem.region_stride;
-      for (int64_t i = 0; i < run_length; i += kLine) {
+          kChannelsLast ? from + 4 * run_stride : from + (k[k + 1 < last] - *k) * problem.region_stride;
+      for (int64_t i = 0; i < run_length && !all_channels; i += kLine) {
         __builtin_prefetch(argmax + next + i);
         __builtin_prefetch(grad_output + next + i);
       }
@@ -1001,12 +1011,13 @@ void scatter(const LevelProblem& problem, const RegionsByImage& regions, const S
             .widen(reinterpret_cast<const int16_t*>(grad_output + from), run_length, widened.get());
         grads = widened.get();
       }
-      sum_t* run_sums = problem.channels_last ? sums : sums + run * channel_stride;
-      const int64_t lane_stride = problem.channels_last ? 1 : 0;
-      for (int64_t i = 0; i < run_length; ++i) {
-        const int64_t cell = argmax[from + i] - block.first_cell;
-        if (cell >= 0 && cell < block.num_cells) {
-          run_sums[cell * cell_stride + i * lane_stride] += grads[i];
+      sum_t* run_sums = kChannelsLast ? sums : sums + run * channel_stride;
+      for (int64_t i = 0; i < run_length; i += lanes) {
+        for (int64_t lane = 0; lane < lanes; ++lane) {
+          const int64_t cell = argmax[from + i + lane] - block.first_cell;
+          if (cell >= 0 && cell < block.num_cells) {
+            run_sums[cell * cell_stride + lane] += grads[i + lane];
+          }
         }
       }
     }
@@ -1019,7 +1030,8 @@ void backward_level(const LevelProblem& problem, const scalar_t* grad_output, co
   const FeatureMaps& maps = problem.maps;
   auto* grad_input = static_cast<scalar_t*>(maps.data);
   const int64_t num_images = problem.num_images;
-  if (num_images == 0 || maps.num_cells() == 0) {
+  const int64_t num_elements = num_images * problem.channels * maps.num_cells();
+  if (num_elements == 0) {
     return;
   }
   const int64_t most_channels = std::min(scatter_channels(problem), problem.channels);
@@ -1028,11 +1040,18 @@ void backward_level(const LevelProblem& problem, const scalar_t* grad_output, co
   const int64_t num_parts = divide_up(torch::stable::get_num_threads(), num_blocks);
   const int64_t most_cells = divide_up(maps.num_cells(), num_parts);
   // Sums are made in place, unless they need another type, or a few channels of each cell would lie so far apart that
-  // they fill but a part of the cache.
-  const bool in_place =
-      std::is_same_v<scalar_t, sum_t> && (!problem.channels_last || most_channels == problem.channels);
+  // they fill but a part of the cache. Where few cells have a sum, that does not matter: all are cleared first.
+  const bool few_sums = 8 * problem.num_regions() * problem.num_bins() < num_images * maps.num_cells();
+  const bool is_scattered = problem.channels_last && most_channels < problem.channels;
+  const bool in_place = std::is_same_v<scalar_t, sum_t> && (!is_scattered || few_sums);
+  const auto scatter_block = problem.channels_last ? scatter<true, scalar_t, sum_t> : scatter<false, scalar_t, sum_t>;
+  const bool clear_first = in_place && is_scattered;
   const RegionsByImage regions(problem, 0, problem.num_regions());
 
+  if (clear_first) {
+    parallel_for(0, num_elements, kGrain,
+                 [&](int64_t begin, int64_t end) { std::fill(grad_input + begin, grad_input + end, scalar_t(0)); });
+  }
   parallel_for(0, num_blocks * num_parts, grain_of(most_cells * most_channels), [&](int64_t begin, int64_t end) {
     const Scratch<sum_t> buffer(in_place ? 0 : most_cells * most_channels);
     for (int64_t task = begin; task < end; ++task) {
@@ -1044,20 +1063,22 @@ void backward_level(const LevelProblem& problem, const scalar_t* grad_output, co
       block.num_cells = std::clamp<int64_t>(maps.num_cells() - block.first_cell, 0, most_cells);
       scalar_t* grad = grad_input + block.image * maps.image_stride + block.channel * maps.channel_stride +
                        block.first_cell * maps.cell_stride;
-      // What is adjacent in grad_input: the cells of one channel, or the channels of one cell.
-      const int64_t num_runs = problem.channels_last ? block.num_cells : block.channels;
-      const int64_t run_length = problem.channels_last ? block.channels : block.num_cells;
+      // What is adjacent in grad_input: the cells of one channel, or the channels of one cell; of all cells, where the
+      // block has all channels.
+      const bool all_channels = block.channels == problem.channels;
+      const int64_t num_runs = !problem.channels_last ? block.channels : all_channels ? 1 : block.num_cells;
+      const int64_t run_length = block.num_cells * block.channels / std::max<int64_t>(1, num_runs);
       const int64_t run_stride = problem.channels_last ? maps.cell_stride : maps.channel_stride;
       if (in_place) {
-        for (int64_t run = 0; run < num_runs; ++run) {
+        for (int64_t run = 0; run < num_runs && !clear_first; ++run) {
           std::fill_n(grad + run * run_stride, run_length, scalar_t(0));
         }
-        scatter(problem, regions, block, grad_output, argmax, reinterpret_cast<sum_t*>(grad), maps.channel_stride,
-                maps.cell_stride);
+        scatter_block(problem, regions, block, grad_output, argmax, reinterpret_cast<sum_t*>(grad), maps.channel_stride,
+                      maps.cell_stride);
       } else {
         std::fill_n(buffer.get(), num_runs * run_length, sum_t(0));
-        scatter(problem, regions, block, grad_output, argmax, buffer.get(), block.num_cells,
-                problem.channels_last ? block.channels : 1);
+        scatter_block(problem, regions, block, grad_output, argmax, buffer.get(), block.num_cells,
+                      problem.channels_last ? block.channels : 1);
         for (int64_t run = 0; run < num_runs; ++run) {
           copy_narrowed(buffer.get() + run * run_length, run_length, grad + run * run_stride);
         }
