@@ -517,6 +517,27 @@ BUGS = [
         (f"{KERNEL}::test_every_half_precision_gradient_passes_through", *KERNELS),
     ),
     Bug(
+        "what is cleared first begins a cell late",
+        KERNEL_CPP,
+        "std::fill(grad_input + begin, ",
+        "std::fill(grad_input + begin + 1, ",
+        (f"{KERNEL}::test_gradient_of_few_regions", *KERNELS),
+    ),
+    Bug(
+        "the cells of few channels are not cleared but for one",
+        KERNEL_CPP,
+        "const int64_t run_length = block.num_cells * block.channels / std::max<int64_t>(1, num_runs);",
+        "const int64_t run_length = problem.channels_last ? block.channels : block.num_cells;",
+        (f"{KERNEL}::test_gradient_of_few_regions", *KERNELS),
+    ),
+    Bug(
+        "the last bin of few channels gives no gradient",
+        KERNEL_CPP,
+        "num_bins * lanes : lanes;",
+        "(num_bins - 1) * lanes : lanes;",
+        KERNELS,
+    ),
+    Bug(
         "a cell beyond the map is gathered",
         KERNEL_CPP,
         "return cell >= 0 && cell < num_cells;",

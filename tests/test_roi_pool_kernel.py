@@ -350,6 +350,20 @@ def test_regions_that_cover_little_of_the_maps(backend, shape, kind, layout, dty
         check_against_reference(backend, x, rois, (3, 4), 1.0)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.parametrize("channels", [3, 70])
+def test_gradient_of_few_regions(backend, channels, layout, dtype):
+    """Which is 0 nearly everywhere, whatever the memory held before."""
+    x = layout(features((2, channels, 40, 50), dtype, seed=0)).to(backend.device)
+    rois = torch.tensor([[1.0, 3, 4, 30, 20], [1.0, 3, 4, 5, 6]], device=backend.device)
+    output, argmax = backend.ops.roi_pool_with_argmax(x, rois, 2, 3, 1.0)
+    expected = reference.roi_pool_backward(output.cpu(), rois.cpu(), argmax.cpu(), x.shape)
+    for _ in range(3):
+        assert_same_bits(backend.ops.roi_pool_backward(output, rois, argmax, *x.shape[::2], x.shape[3]), expected)
+        torch.full_like(x, float("nan"))  # the next result is likely to lie where this one did
+
+
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 @pytest.mark.parametrize("channels", [3, 70])
 @pytest.mark.parametrize("row", [7, 8, 9])
