@@ -65,6 +65,7 @@ WORKLOADS = {
     for workload in [
         Workload("fpn", 2, 256, (16,), 1000, (7, 7)),
         Workload("vgg", 1, 512, (16,), 300, (7, 7), map_size=(38, 63), image_size=(608, 1008)),
+        Workload("detections", 1, 256, (16,), 8, (14, 14)),
         Workload("few", 1, 512, (16,), 32, (7, 7), map_size=(38, 63), image_size=(608, 1008)),
         Workload("dense", 4, 1024, (16,), 512, (14, 14)),
         Workload("pixels", 1, 3, (1,), 200, (64, 64)),

@@ -370,8 +370,8 @@ BUGS = [
     Bug(
         "a plane with a NaN is pooled by rows",
         KERNEL_CPP,
-        "return plain[plane] != 0;",
-        "return plain[plane] != 2;",
+        "        if (rows.plain) {",
+        "        if (rows.plain || c == 0) {",
         (f"{KERNEL}::test_a_single_channel_with_what_is_special", *KERNELS),
     ),
     Bug(
@@ -439,11 +439,25 @@ BUGS = [
         (f"{KERNEL}::test_what_is_special_is_in_one_row_of_a_region", *KERNELS),
     ),
     Bug(
-        "the first row of a part says what is special, by rows",
+        "the last row of a part says what is special, by rows",
         KERNEL_CPP,
-        "plain && part.num_cells() > 0 && y < part.rows.hi",
-        "plain && part.num_cells() > 0 && y <= part.rows.lo",
+        "rows.plain &= loops_.is_plain(",
+        "rows.plain = loops_.is_plain(",
         (f"{KERNEL}::test_what_is_special_is_in_one_row_of_a_region", *KERNELS),
+    ),
+    Bug(
+        "cells of a copied part are counted from its first",
+        KERNEL_CPP,
+        "cells[bin] < 0 ? -1 : cells[bin] + first_cell;",
+        "cells[bin];",
+        (PARTS, *KERNELS),
+    ),
+    Bug(
+        "the cells of empty bins are counted from the first of a copied part",
+        KERNEL_CPP,
+        "cells[bin] < 0 ? -1 : cells[bin] + first_cell;",
+        "cells[bin] + first_cell;",
+        (PARTS, *KERNELS),
     ),
     Bug(
         "the part of the region before",

@@ -93,6 +93,24 @@ class Scratch {
   std::unique_ptr<T, Delete> data_;
 };
 
+// The same, of a size that is not known beforehand.
+template <typename T>
+class GrowingScratch {
+ public:
+  // What it held is lost.
+  T* get(int64_t size) {
+    if (size > size_) {
+      scratch_ = Scratch<T>(size);
+      size_ = size;
+    }
+    return scratch_.get();
+  }
+
+ private:
+  Scratch<T> scratch_{0};
+  int64_t size_ = 0;
+};
+
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // ---- Regions.
@@ -486,7 +504,7 @@ class BlockForward {
           located = k;
         }
         if (image >= 0 && part.num_cells() > 0) {
-          pool_region(worker, image, block, k, pack(image, block, part, worker.lanes_for(part.num_cells() * pitch_)));
+          pool_region(worker, image, block, k, pack(image, block, part, worker.block.get(part.num_cells() * pitch_)));
         } else if (block == 0) {
           clear_region(problem_, k, output_, argmax_);
         }
@@ -511,22 +529,12 @@ class BlockForward {
           first_cells(problem.num_bins() + kBlockBytes),
           staging(problem.num_rois * problem.region_stride * static_cast<int64_t>(sizeof(scalar_t))) {}
 
-    // Memory for a block.
-    lane_t* lanes_for(int64_t size) {
-      if (size > lanes_size) {
-        lanes = Scratch<lane_t>(size);
-        lanes_size = size;
-      }
-      return lanes.get();
-    }
-
     Bins bins;
     Scratch<lane_t> values;
     Scratch<cell_t> cells;
     std::vector<int32_t> first_cells;
     Staging staging;
-    Scratch<lane_t> lanes{0};
-    int64_t lanes_size = 0;
+    GrowingScratch<lane_t> block;
   };
 
   // Where no argmax is asked for, a row of a block may stand for several: bins of two rows and more are pooled from
@@ -588,7 +596,7 @@ class BlockForward {
         const int64_t image = i % num_images;
         const int64_t block = i / num_images;
         if (regions.begin(image) != regions.end(image)) {
-          Packed packed = pack(image, block, whole_map(), worker.lanes_for(block_size_));
+          Packed packed = pack(image, block, whole_map(), worker.block.get(block_size_));
           pool(worker, regions, image, block, packed);
           for (packed.reach = 2; packed.reach <= most_reach_[image]; packed.reach *= 2) {
             raise(packed, packed.reach, 0, problem_.maps.width);
@@ -750,6 +758,10 @@ class BlockForward {
   std::vector<int64_t> most_reach_;  // [N], that it pays to raise the blocks of an image to
 };
 
+inline const Conversions& conversions_of(Half) { return cpu_capability().loops->float16_conversions; }
+
+inline const Conversions& conversions_of(BFloat16) { return cpu_capability().loops->bfloat16_conversions; }
+
 inline const RowLoops<Float32Lanes>& row_loops_of(float) { return cpu_capability().loops->float32_rows; }
 
 inline const RowLoops<Float64Lanes>& row_loops_of(double) { return cpu_capability().loops->float64_rows; }
@@ -762,38 +774,26 @@ class RowForward {
   RowForward(const LevelProblem& problem, scalar_t* output, int32_t* argmax)
       : problem_(problem), output_(output), argmax_(argmax) {}
 
-  // Whether the maps are such planes themselves.
-  static bool is_in_place(const LevelProblem& problem) { return kInPlace && !problem.channels_last; }
-
   // For regions that together have more cells than the maps: each plane is prepared for all of them.
   void run() const {
     const int64_t num_planes = problem_.num_images * problem_.channels;
     const int64_t num_cells = problem_.maps.num_cells();
-    const Scratch<lane_t> copied(is_in_place(problem_) ? 0 : num_planes * num_cells);
-    std::vector<uint8_t> plain(num_planes);
+    const Scratch<lane_t> copied(is_in_place() ? 0 : num_planes * num_cells);
+    std::vector<Rows> planes(num_planes);
     parallel_for(0, num_planes, grain_of(num_cells), [&](int64_t begin, int64_t end) {
       for (int64_t plane = begin; plane < end; ++plane) {
-        if (copied.get() != nullptr) {
-          copy_plane(plane, copied.get() + plane * num_cells);
-        }
-        plain[plane] = loops_.is_plain(cells_of(plane, copied), num_cells);
+        lane_t* copy = is_in_place() ? nullptr : copied.get() + plane * num_cells;
+        planes[plane] = prepare(plane, {{0, height()}, {0, width()}}, copy);
       }
     });
-    pool(copied, problem_.num_images * num_cells, [&](const Bins&, int64_t plane) { return plain[plane] != 0; });
+    pool(problem_.num_images * num_cells, [&](Worker&, const Bins&, int64_t plane) { return planes[plane]; });
   }
 
-  // For regions that have fewer, in place: what is asked of a plane, a region asks of the part that it lies in. cells
-  // are those of all regions.
+  // For regions that have fewer: each prepares the part of a plane that it lies in. cells are those of all regions.
   void run_alone(int64_t cells) const {
-    const Scratch<lane_t> no_copies(0);
-    pool(no_copies, cells, [&](const Bins& bins, int64_t plane) {
+    pool(cells, [&](Worker& worker, const Bins& bins, int64_t plane) {
       const Rectangle part = bins.hull();
-      const lane_t* first = cells_of(plane, no_copies) + part.columns.lo;
-      bool plain = true;
-      for (int64_t y = part.rows.lo; plain && part.num_cells() > 0 && y < part.rows.hi; ++y) {
-        plain = loops_.is_plain(first + y * problem_.maps.width, part.width());
-      }
-      return plain;
+      return prepare(plane, part, is_in_place() ? nullptr : worker.copy.get(part.height() * width()));
     });
   }
 
@@ -803,19 +803,35 @@ class RowForward {
   using cell_t = typename Loops::cell_t;
   static constexpr bool kInPlace = std::is_same_v<scalar_t, lane_t>;
 
+  // Rows of a plane, as wide as the map, from `top` on.
+  struct Rows {
+    const lane_t* cells;
+    int64_t top;
+    bool plain;  // whether they are such as the loops pool
+  };
+
   // What a thread works with.
   struct Worker {
     explicit Worker(const LevelProblem& problem)
-        : scratch(Loops::scratch_size(problem.maps.width, problem.pooled_width)),
+        : windows(problem.pooled_height),
+          scratch(Loops::scratch_size(problem.maps.width, problem.pooled_width)),
           cell_scratch(Loops::scratch_size(problem.maps.width, problem.pooled_width)),
           values(problem.num_bins()),
           cells(problem.num_bins()) {}
 
+    std::vector<Window> windows;
     Scratch<lane_t> scratch;
     Scratch<cell_t> cell_scratch;
     Scratch<lane_t> values;
     Scratch<int32_t> cells;
+    GrowingScratch<lane_t> copy;
   };
+
+  int32_t height() const { return static_cast<int32_t>(problem_.maps.height); }
+  int32_t width() const { return static_cast<int32_t>(problem_.maps.width); }
+
+  // Whether the maps are such planes themselves.
+  bool is_in_place() const { return kInPlace && !problem_.channels_last; }
 
   const scalar_t* map_of(int64_t plane) const {
     const FeatureMaps& maps = problem_.maps;
@@ -823,32 +839,47 @@ class RowForward {
            plane % problem_.channels * maps.channel_stride;
   }
 
-  void copy_plane(int64_t plane, lane_t* to) const {
+  // Looks at a part of a plane, copied first, where it is not pooled in place.
+  Rows prepare(int64_t plane, const Rectangle& part, lane_t* copy) const {
+    const FeatureMaps& maps = problem_.maps;
     const scalar_t* map = map_of(plane);
-    for (int64_t cell = 0; cell < problem_.maps.num_cells(); ++cell) {
-      to[cell] = map[cell * problem_.maps.cell_stride];
+    Rows rows = {copy, copy == nullptr ? 0 : part.rows.lo, true};
+    if constexpr (kInPlace) {
+      rows.cells = copy == nullptr ? map : copy;
     }
+    for (int64_t row = 0; row < part.height() && part.width() > 0; ++row) {
+      const int64_t first = (part.rows.lo + row) * maps.width + part.columns.lo;
+      if (copy != nullptr) {
+        copy_cells(map + first * maps.cell_stride, part.width(), copy + row * maps.width + part.columns.lo);
+      }
+      rows.plain &= loops_.is_plain(rows.cells + first - rows.top * maps.width, part.width());
+    }
+    return rows;
   }
 
-  const lane_t* cells_of(int64_t plane, const Scratch<lane_t>& copied) const {
-    if constexpr (kInPlace) {
-      if (copied.get() == nullptr) {
-        return map_of(plane);
+  void copy_cells(const scalar_t* from, int64_t count, lane_t* to) const {
+    const int64_t cell_stride = problem_.maps.cell_stride;
+    if constexpr (!kInPlace) {
+      if (cell_stride == 1) {
+        conversions_of(scalar_t()).widen(reinterpret_cast<const int16_t*>(from), count, to);
+        return;
       }
     }
-    return copied.get() + plane * problem_.maps.num_cells();
+    for (int64_t i = 0; i < count; ++i) {
+      to[i] = from[i * cell_stride];
+    }
   }
 
-  // is_plain(bins, plane) says whether the bins are such as the loops pool; the others are pooled cell by cell. The
-  // regions visit as many cells, or more.
-  template <typename IsPlain>
-  void pool(const Scratch<lane_t>& copied, int64_t cells, const IsPlain& is_plain) const {
+  // rows_of(worker, bins, plane) are what the bins lie in, of which those that are not plain are pooled cell by cell.
+  // The regions visit as many cells, or more.
+  template <typename RowsOf>
+  void pool(int64_t cells, const RowsOf& rows_of) const {
     const int64_t work = problem_.num_bins() + cells / std::max<int64_t>(1, problem_.num_regions());
     for_each_channel(problem_, output_, argmax_, work, [&] {
-      return [&, worker = Worker(problem_)](const Bins& bins, int64_t image, int64_t k, int64_t c) {
-        const int64_t plane = image * problem_.channels + c;
-        if (is_plain(bins, plane)) {
-          pool(worker, bins, cells_of(plane, copied), k, c);
+      return [&, worker = Worker(problem_)](const Bins& bins, int64_t image, int64_t k, int64_t c) mutable {
+        const Rows rows = rows_of(worker, bins, image * problem_.channels + c);
+        if (rows.plain) {
+          pool(worker, bins, rows, k, c);
         } else {
           pool_channel(problem_, bins, image, k, c, output_, argmax_);
         }
@@ -856,15 +887,23 @@ class RowForward {
     });
   }
 
-  void pool(const Worker& worker, const Bins& bins, const lane_t* plane, int64_t k, int64_t c) const {
-    loops_.pool(plane, problem_.maps.width, bins.grid(), worker.scratch.get(), worker.cell_scratch.get(),
-                worker.values.get(), argmax_ == nullptr ? nullptr : worker.cells.get());
+  void pool(Worker& worker, const Bins& bins, const Rows& rows, int64_t k, int64_t c) const {
+    Grid grid = bins.grid();
+    for (int64_t p = 0; p < grid.num_rows; ++p) {
+      const Window row = grid.rows[p];
+      worker.windows[p] = {static_cast<int32_t>(row.lo - rows.top), static_cast<int32_t>(row.hi - rows.top)};
+    }
+    grid.rows = worker.windows.data();
+    int32_t* cells = argmax_ == nullptr ? nullptr : worker.cells.get();
+    loops_.pool(rows.cells, problem_.maps.width, grid, worker.scratch.get(), worker.cell_scratch.get(),
+                worker.values.get(), cells);
     const int64_t to = k * problem_.region_stride + c * problem_.channel_stride;
     for (int64_t bin = 0; bin < problem_.num_bins(); ++bin) {
       output_[to + bin * problem_.bin_stride] = static_cast<scalar_t>(worker.values.get()[bin]);
     }
-    for (int64_t bin = 0; argmax_ != nullptr && bin < problem_.num_bins(); ++bin) {
-      argmax_[to + bin * problem_.bin_stride] = worker.cells.get()[bin];
+    const auto first_cell = static_cast<int32_t>(rows.top * problem_.maps.width);
+    for (int64_t bin = 0; cells != nullptr && bin < problem_.num_bins(); ++bin) {
+      argmax_[to + bin * problem_.bin_stride] = cells[bin] < 0 ? -1 : cells[bin] + first_cell;
     }
   }
 
@@ -920,10 +959,8 @@ void forward_level(const LevelProblem& problem, scalar_t* output, int32_t* argma
   };
   if (is_narrow || problem.channels >= kFewChannels) {
     run(BlockForward<scalar_t>(problem, output, argmax));
-  } else if (!alone || RowForward<scalar_t>::is_in_place(problem)) {
-    run(RowForward<scalar_t>(problem, output, argmax));
   } else {
-    forward_cells(problem, output, argmax);
+    run(RowForward<scalar_t>(problem, output, argmax));
   }
 }
 
@@ -938,10 +975,6 @@ void forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) {
 // ---- Backward.
 
 inline bool is_cell(int32_t cell, int64_t num_cells) { return cell >= 0 && cell < num_cells; }
-
-inline const Conversions& conversions_of(Half) { return cpu_capability().loops->float16_conversions; }
-
-inline const Conversions& conversions_of(BFloat16) { return cpu_capability().loops->bfloat16_conversions; }
 
 template <typename scalar_t>
 void copy_narrowed(const wide_t<scalar_t>* from, int64_t count, scalar_t* to) {
