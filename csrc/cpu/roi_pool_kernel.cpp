@@ -793,6 +793,9 @@ class RowForward {
   void run_alone(int64_t cells) const {
     pool(cells, [&](Worker& worker, const Bins& bins, int64_t plane) {
       const Rectangle part = bins.hull();
+      if (part.num_cells() == 0) {
+        return Rows{nullptr, 0, false};
+      }
       return prepare(plane, part, is_in_place() ? nullptr : worker.copy.get(part.height() * width()));
     });
   }
@@ -807,7 +810,7 @@ class RowForward {
   struct Rows {
     const lane_t* cells;
     int64_t top;
-    bool plain;  // whether they are such as the loops pool
+    bool plain;  // whether they are such as the loops pool: else the bins are pooled cell by cell
   };
 
   // What a thread works with.
@@ -847,7 +850,7 @@ class RowForward {
     if constexpr (kInPlace) {
       rows.cells = copy == nullptr ? map : copy;
     }
-    for (int64_t row = 0; row < part.height() && part.width() > 0; ++row) {
+    for (int64_t row = 0; row < part.height(); ++row) {
       const int64_t first = (part.rows.lo + row) * maps.width + part.columns.lo;
       if (copy != nullptr) {
         copy_cells(map + first * maps.cell_stride, part.width(), copy + row * maps.width + part.columns.lo);
@@ -870,8 +873,7 @@ class RowForward {
     }
   }
 
-  // rows_of(worker, bins, plane) are what the bins lie in, of which those that are not plain are pooled cell by cell.
-  // The regions visit as many cells, or more.
+  // rows_of(worker, bins, plane) are what the bins lie in. The regions visit as many cells, or more.
   template <typename RowsOf>
   void pool(int64_t cells, const RowsOf& rows_of) const {
     const int64_t work = problem_.num_bins() + cells / std::max<int64_t>(1, problem_.num_regions());
