@@ -140,7 +140,6 @@ BUGS = [
         "size >= static_cast<T>",
         "size > static_cast<T>",
         LEVELS,
-        True,
     ),
     Bug(
         "a region of no area is the largest",
@@ -1274,7 +1273,7 @@ class Checkout:
 TABLE = """# Planted bugs
 
 Each of these bugs was planted in a copy of roipool, and the test that found it first is named. `planted_bugs.py
---table` wrote it. Those in the CUDA kernels are not among them: `cuda_host/test_planted_bugs.py` plants them in CI.
+--table` wrote this. Those in the CUDA kernels are not among them: `cuda_host/test_planted_bugs.py` plants them in CI.
 
 | in | bug | found by |
 | --- | --- | --- |
