@@ -368,6 +368,7 @@ def memory_problems() -> Iterator[dict[str, Callable[[], object]]]:
                 ((4, 600, 16, 16), 20),  # many
                 ((2, 3, 120, 120), 60),  # in rows
                 ((2, 40, 40, 40), 1),  # by themselves
+                ((2, 3, 120, 120), 1),  # by themselves, in rows
             ]:
                 x = layout(features(shape, dtype, seed=0))
                 yield calls_of_all_operators(x, random_rois(num_rois, shape[0], *shape[2:], seed=0))

@@ -78,8 +78,8 @@ struct Block {
   int64_t top;
   int64_t left;
   int64_t width;
-  int64_t map_width;
-  int64_t reach;  // rows of the map that a row stands for, see raise
+  int64_t map_width;  // by which cells are numbered
+  int64_t reach;      // rows of the map that a row stands for, see raise
 };
 
 template <typename Kind>
@@ -124,15 +124,17 @@ struct RowLoops {
   // decides.
   bool (*is_plain)(const lane_t* cells, int64_t num_cells);
 
-  // Pools the bins of one region from a plane that is plain where the bins are, and at least kMaxLanes wide. cells may
-  // be null.
-  void (*pool)(const lane_t* plane, int64_t width, const Grid& grid, lane_t* scratch, cell_t* cell_scratch,
-               lane_t* values, int32_t* cells);
+  // Pools the bins of one region from a plane, or a part of one, that is plain where the bins are, and at least
+  // kMaxLanes wide; its rows are read beside the bins, too. cells, with cell_scratch, may be null; they are counted
+  // from the first of the part, by rows of map_width cells.
+  void (*pool)(const lane_t* plane, int64_t width, int64_t map_width, const Grid& grid, lane_t* scratch,
+               cell_t* cell_scratch, lane_t* values, int32_t* cells);
 
   static constexpr int64_t kMaxLanes = 64 / sizeof(lane_t);
 
-  static constexpr int64_t scratch_size(int64_t width, int64_t num_columns) {
-    return kMaxLanes * (2 * (width + kMaxLanes) + num_columns);
+  // For bins that lie in so many columns of the plane, and what is read beside them.
+  static constexpr int64_t scratch_size(int64_t hull_width, int64_t num_columns) {
+    return kMaxLanes * (2 * (hull_width + 3 * kMaxLanes) + num_columns);
   }
 };
 

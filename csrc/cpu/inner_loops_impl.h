@@ -426,8 +426,9 @@ bool is_plain(const typename Kind::lane_t* cells, int64_t num_cells) {
 }
 
 template <typename Kind, bool kCells>
-void pool_rows(const typename Kind::lane_t* plane, int64_t width, const Grid& grid, typename Kind::lane_t* scratch,
-               typename Kind::cell_t* cell_scratch, typename Kind::lane_t* values, int32_t* cells) {
+void pool_rows(const typename Kind::lane_t* plane, int64_t width, int64_t map_width, const Grid& grid,
+               typename Kind::lane_t* scratch, typename Kind::cell_t* cell_scratch, typename Kind::lane_t* values,
+               int32_t* cells) {
   using lane_t = typename Kind::lane_t;
   using cell_t = typename Kind::cell_t;
   constexpr int64_t kCount = kLanes<lane_t>;
@@ -446,13 +447,13 @@ void pool_rows(const typename Kind::lane_t* plane, int64_t width, const Grid& gr
   }
   // From a line of cache on, where there is one in the first row, so that no load of a vector spans two.
   left -= min(left, static_cast<int64_t>(reinterpret_cast<uintptr_t>(plane + left) / sizeof(lane_t) % kCount));
-  const int64_t pitch = width + kCount;
+  const int64_t pitch = (right > left ? right - left : 0) + kCount;
   lane_t* reduced = scratch;                           // [kCount rows of bins][columns], then, transposed,
   lane_t* columns_of_bins = scratch + kCount * pitch;  // [columns][kCount rows of bins]
   lane_t* bins = columns_of_bins + kCount * pitch;     // [num_columns][kCount rows of bins]
   cell_t* reduced_cells = cell_scratch;
-  cell_t* cells_of_columns = cell_scratch + kCount * pitch;
-  cell_t* bin_cells = cells_of_columns + kCount * pitch;
+  cell_t* cells_of_columns = kCells ? reduced_cells + kCount * pitch : nullptr;
+  cell_t* bin_cells = kCells ? cells_of_columns + kCount * pitch : nullptr;
   C lane_numbers;
   for (int64_t i = 0; i < kCount; ++i) {
     lane_numbers[i] = i;
@@ -465,13 +466,13 @@ void pool_rows(const typename Kind::lane_t* plane, int64_t width, const Grid& gr
       for (int64_t x = left; x < right && !row.empty(); x += kCount) {
         const int64_t first = min(x, width - kCount);
         V best = load<V>(plane + row.lo * width + first);
-        C best_cell = lane_numbers + static_cast<cell_t>(row.lo * width + first);
+        C best_cell = lane_numbers + static_cast<cell_t>(row.lo * map_width + first);
         for (int64_t y = row.lo + 1; y < row.hi; ++y) {
           const V value = load<V>(plane + y * width + first);
           const auto better = value > best;
           best = better ? value : best;
           if constexpr (kCells) {
-            best_cell = better ? lane_numbers + static_cast<cell_t>(y * width + first) : best_cell;
+            best_cell = better ? lane_numbers + static_cast<cell_t>(y * map_width + first) : best_cell;
           }
         }
         store(best, reduced + i * pitch + first - left);
@@ -524,10 +525,11 @@ void pool_rows(const typename Kind::lane_t* plane, int64_t width, const Grid& gr
 }
 
 template <typename Kind>
-void pool_plane(const typename Kind::lane_t* plane, int64_t width, const Grid& grid, typename Kind::lane_t* scratch,
-                typename Kind::cell_t* cell_scratch, typename Kind::lane_t* values, int32_t* cells) {
+void pool_plane(const typename Kind::lane_t* plane, int64_t width, int64_t map_width, const Grid& grid,
+                typename Kind::lane_t* scratch, typename Kind::cell_t* cell_scratch, typename Kind::lane_t* values,
+                int32_t* cells) {
   const auto pool = cells == nullptr ? pool_rows<Kind, false> : pool_rows<Kind, true>;
-  pool(plane, width, grid, scratch, cell_scratch, values, cells);
+  pool(plane, width, map_width, grid, scratch, cell_scratch, values, cells);
 }
 
 // ---- Conversions.

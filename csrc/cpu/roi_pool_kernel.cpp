@@ -100,6 +100,8 @@ class GrowingScratch {
   // What it held is lost.
   T* get(int64_t size) {
     if (size > size_) {
+      size_ = 0;
+      scratch_ = Scratch<T>(0);  // not two at a time
       scratch_ = Scratch<T>(size);
       size_ = size;
     }
@@ -280,6 +282,22 @@ class RegionsByImage {
 template <typename scalar_t>
 int64_t columns_at_a_time(const LevelProblem& problem) {
   return problem.channels_last ? 1 : 64 / sizeof(scalar_t);
+}
+
+Rectangle whole_map(const LevelProblem& problem) {
+  return {{0, static_cast<int32_t>(problem.maps.height)}, {0, static_cast<int32_t>(problem.maps.width)}};
+}
+
+// What a region prepares of a map for itself alone: what its bins lie in, and at least so many columns, if there are.
+// Without a cell where all bins are empty.
+Rectangle part_of(const LevelProblem& problem, const Bins& bins, int64_t least_columns) {
+  Rectangle part = bins.hull();
+  const auto width = static_cast<int32_t>(std::min(least_columns, problem.maps.width));
+  if (part.num_cells() > 0 && part.width() < width) {
+    part.columns.lo = std::min<int32_t>(part.columns.lo, problem.maps.width - width);
+    part.columns.hi = part.columns.lo + width;
+  }
+  return part;
 }
 
 // The cells that all bins visit together.
@@ -468,12 +486,12 @@ class BlockForward {
         argmax_(argmax),
         num_blocks_(divide_up(problem.channels, kBlock)),
         pitch_(Loops::padded(std::min(kBlock, problem.channels))),
-        block_size_(problem.maps.num_cells() * pitch_),
-        reach_(problem.num_rois, 1),
-        most_reach_(problem.num_images, 1) {}
+        block_size_(problem.maps.num_cells() * pitch_) {}
 
-  // For regions that together have more cells than the maps: whole blocks are packed for all of them.
+  // For regions that together have as many cells to prepare as the maps: whole blocks are packed for all of them.
   void run() {
+    reach_.assign(problem_.num_rois, 1);
+    most_reach_.assign(problem_.num_images, 1);
     if (argmax_ == nullptr) {
       find_reaches();
     }
@@ -500,13 +518,18 @@ class BlockForward {
         const int64_t block = task % num_blocks_;
         if (k != located) {
           image = worker.bins.locate(k);
-          part = part_of(worker.bins);
+          part = part_of(problem_, worker.bins, columns_at_a_time<scalar_t>(problem_));
           located = k;
         }
-        if (image >= 0 && part.num_cells() > 0) {
-          pool_region(worker, image, block, k, pack(image, block, part, worker.block.get(part.num_cells() * pitch_)));
-        } else if (block == 0) {
-          clear_region(problem_, k, output_, argmax_);
+        if (image < 0 || part.num_cells() == 0) {
+          if (block == 0) {
+            clear_region(problem_, k, output_, argmax_);
+          }
+        } else if (!can_number_cells(worker.bins)) {
+          pool_cells(worker.bins, image, block, k);
+        } else {
+          lane_t* lanes = worker.lanes.get(part.num_cells() * pitch_);
+          pool_region(worker, block, k, pack(image, block, part, lanes));
         }
       }
     });
@@ -534,7 +557,7 @@ class BlockForward {
     Scratch<cell_t> cells;
     std::vector<int32_t> first_cells;
     Staging staging;
-    GrowingScratch<lane_t> block;
+    GrowingScratch<lane_t> lanes;  // of a block
   };
 
   // Where no argmax is asked for, a row of a block may stand for several: bins of two rows and more are pooled from
@@ -596,7 +619,7 @@ class BlockForward {
         const int64_t image = i % num_images;
         const int64_t block = i / num_images;
         if (regions.begin(image) != regions.end(image)) {
-          Packed packed = pack(image, block, whole_map(), worker.block.get(block_size_));
+          Packed packed = pack(image, block, whole_map(problem_), worker.lanes.get(block_size_));
           pool(worker, regions, image, block, packed);
           for (packed.reach = 2; packed.reach <= most_reach_[image]; packed.reach *= 2) {
             raise(packed, packed.reach, 0, problem_.maps.width);
@@ -620,7 +643,7 @@ class BlockForward {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t image = i % num_images;
         if (regions.begin(image) != regions.end(image)) {
-          packed[i] = pack(image, i / num_images, whole_map(), lanes.get() + i * block_size_);
+          packed[i] = pack(image, i / num_images, whole_map(problem_), lanes.get() + i * block_size_);
         }
       }
     });
@@ -666,22 +689,6 @@ class BlockForward {
 
   int64_t channels_of(int64_t block) const { return std::min(kBlock, problem_.channels - block * kBlock); }
 
-  Rectangle whole_map() const {
-    return {{0, static_cast<int32_t>(problem_.maps.height)}, {0, static_cast<int32_t>(problem_.maps.width)}};
-  }
-
-  // What is packed of a map for a region alone: its hull, if that has cells, and no fewer columns than are packed at a
-  // time.
-  Rectangle part_of(const Bins& bins) const {
-    Rectangle part = bins.hull();
-    const int32_t width = std::min<int32_t>(columns_at_a_time<scalar_t>(problem_), problem_.maps.width);
-    if (part.num_cells() > 0 && part.width() < width) {
-      part.columns.lo = std::min<int32_t>(part.columns.lo, problem_.maps.width - width);
-      part.columns.hi = part.columns.lo + width;
-    }
-    return part;
-  }
-
   Packed pack(int64_t image, int64_t block, const Rectangle& part, lane_t* lanes) const {
     const FeatureMaps& maps = problem_.maps;
     Packed packed = {lanes,           {true, true}, channels_of(block), part.rows.lo,
@@ -716,23 +723,30 @@ class BlockForward {
       if (reach_of(*k, image, packed) != packed.reach) {
         continue;
       }
-      if (worker.bins.locate(*k) >= 0) {
-        pool_region(worker, image, block, *k, packed);
-      } else if (block == 0) {  // it lies in the image, but nowhere: a coordinate is not finite
-        clear_region(problem_, *k, output_, argmax_);
+      if (worker.bins.locate(*k) < 0) {  // it lies in the image, but nowhere: a coordinate is not finite
+        if (block == 0) {
+          clear_region(problem_, *k, output_, argmax_);
+        }
+      } else if (!can_number_cells(worker.bins)) {
+        pool_cells(worker.bins, image, block, *k);
+      } else {
+        pool_region(worker, block, *k, packed);
       }
     }
   }
 
-  // Pools the region that worker.bins are at.
-  void pool_region(Worker& worker, int64_t image, int64_t block, int64_t k, const Packed& packed) const {
-    const Bins& bins = worker.bins;
-    if (bins.span() > std::numeric_limits<cell_t>::max()) {
-      for (int64_t c = 0; block == 0 && c < problem_.channels; ++c) {
-        pool_channel(problem_, bins, image, k, c, output_, argmax_);
-      }
-      return;
+  static bool can_number_cells(const Bins& bins) { return bins.span() <= std::numeric_limits<cell_t>::max(); }
+
+  // Pools the channels of a block from the map.
+  void pool_cells(const Bins& bins, int64_t image, int64_t block, int64_t k) const {
+    for (int64_t c = block * kBlock; c < block * kBlock + channels_of(block); ++c) {
+      pool_channel(problem_, bins, image, k, c, output_, argmax_);
     }
+  }
+
+  // Pools the region that worker.bins are at.
+  void pool_region(Worker& worker, int64_t block, int64_t k, const Packed& packed) const {
+    const Bins& bins = worker.bins;
     const Planes planes = {channels_of(block), problem_.num_bins(), problem_.channel_stride, problem_.bin_stride};
     const int64_t to = k * problem_.region_stride + block * kBlock * problem_.channel_stride;
     loops_.pool(packed, bins.grid(), worker.values.get(), argmax_ == nullptr ? nullptr : worker.cells.get());
@@ -774,16 +788,16 @@ class RowForward {
   RowForward(const LevelProblem& problem, scalar_t* output, int32_t* argmax)
       : problem_(problem), output_(output), argmax_(argmax) {}
 
-  // For regions that together have more cells than the maps: each plane is prepared for all of them.
+  // For regions that together have as many cells to prepare as the maps: each plane is prepared for all of them.
   void run() const {
     const int64_t num_planes = problem_.num_images * problem_.channels;
     const int64_t num_cells = problem_.maps.num_cells();
     const Scratch<lane_t> copied(is_in_place() ? 0 : num_planes * num_cells);
-    std::vector<Rows> planes(num_planes);
+    std::vector<Prepared> planes(num_planes);
     parallel_for(0, num_planes, grain_of(num_cells), [&](int64_t begin, int64_t end) {
       for (int64_t plane = begin; plane < end; ++plane) {
         lane_t* copy = is_in_place() ? nullptr : copied.get() + plane * num_cells;
-        planes[plane] = prepare(plane, {{0, height()}, {0, width()}}, copy);
+        planes[plane] = prepare(plane, whole_map(problem_), copy);
       }
     });
     pool(problem_.num_images * num_cells, [&](Worker&, const Bins&, int64_t plane) { return planes[plane]; });
@@ -792,11 +806,11 @@ class RowForward {
   // For regions that have fewer: each prepares the part of a plane that it lies in. cells are those of all regions.
   void run_alone(int64_t cells) const {
     pool(cells, [&](Worker& worker, const Bins& bins, int64_t plane) {
-      const Rectangle part = bins.hull();
+      const Rectangle part = part_of(problem_, bins, Loops::kMaxLanes);
       if (part.num_cells() == 0) {
-        return Rows{nullptr, 0, false};
+        return Prepared{};
       }
-      return prepare(plane, part, is_in_place() ? nullptr : worker.copy.get(part.height() * width()));
+      return prepare(plane, part, is_in_place() ? nullptr : worker.copy.get(part.num_cells()));
     });
   }
 
@@ -806,32 +820,31 @@ class RowForward {
   using cell_t = typename Loops::cell_t;
   static constexpr bool kInPlace = std::is_same_v<scalar_t, lane_t>;
 
-  // Rows of a plane, as wide as the map, from `top` on.
-  struct Rows {
+  // A part of a plane, or all of it.
+  struct Prepared {
     const lane_t* cells;
-    int64_t top;
-    bool plain;  // whether they are such as the loops pool: else the bins are pooled cell by cell
+    int32_t top;
+    int32_t left;
+    int64_t width;
+    bool plain;  // whether it is such as the loops pool; else its bins are pooled cell by cell
   };
 
   // What a thread works with.
   struct Worker {
     explicit Worker(const LevelProblem& problem)
-        : windows(problem.pooled_height),
-          scratch(Loops::scratch_size(problem.maps.width, problem.pooled_width)),
-          cell_scratch(Loops::scratch_size(problem.maps.width, problem.pooled_width)),
+        : rows(problem.pooled_height),
+          columns(problem.pooled_width),
           values(problem.num_bins()),
           cells(problem.num_bins()) {}
 
-    std::vector<Window> windows;
-    Scratch<lane_t> scratch;
-    Scratch<cell_t> cell_scratch;
+    std::vector<Window> rows;
+    std::vector<Window> columns;
+    GrowingScratch<lane_t> scratch;
+    GrowingScratch<cell_t> cell_scratch;
     Scratch<lane_t> values;
     Scratch<int32_t> cells;
     GrowingScratch<lane_t> copy;
   };
-
-  int32_t height() const { return static_cast<int32_t>(problem_.maps.height); }
-  int32_t width() const { return static_cast<int32_t>(problem_.maps.width); }
 
   // Whether the maps are such planes themselves.
   bool is_in_place() const { return kInPlace && !problem_.channels_last; }
@@ -842,22 +855,24 @@ class RowForward {
            plane % problem_.channels * maps.channel_stride;
   }
 
-  // Looks at a part of a plane, copied first, where it is not pooled in place.
-  Rows prepare(int64_t plane, const Rectangle& part, lane_t* copy) const {
+  // Looks at a part of a plane, which is copied first where there is memory for that.
+  Prepared prepare(int64_t plane, const Rectangle& part, lane_t* copy) const {
     const FeatureMaps& maps = problem_.maps;
     const scalar_t* map = map_of(plane);
-    Rows rows = {copy, copy == nullptr ? 0 : part.rows.lo, true};
+    Prepared prepared = {copy, part.rows.lo, part.columns.lo, part.width(), true};
     if constexpr (kInPlace) {
-      rows.cells = copy == nullptr ? map : copy;
-    }
-    for (int64_t row = 0; row < part.height(); ++row) {
-      const int64_t first = (part.rows.lo + row) * maps.width + part.columns.lo;
-      if (copy != nullptr) {
-        copy_cells(map + first * maps.cell_stride, part.width(), copy + row * maps.width + part.columns.lo);
+      if (copy == nullptr) {
+        prepared = {map, 0, 0, maps.width, true};
       }
-      rows.plain &= loops_.is_plain(rows.cells + first - rows.top * maps.width, part.width());
     }
-    return rows;
+    for (int64_t y = part.rows.lo; y < part.rows.hi; ++y) {
+      const int64_t first = (y - prepared.top) * prepared.width + part.columns.lo - prepared.left;
+      if (copy != nullptr) {
+        copy_cells(map + (y * maps.width + part.columns.lo) * maps.cell_stride, part.width(), copy + first);
+      }
+      prepared.plain &= loops_.is_plain(prepared.cells + first, part.width());
+    }
+    return prepared;
   }
 
   void copy_cells(const scalar_t* from, int64_t count, lane_t* to) const {
@@ -873,15 +888,15 @@ class RowForward {
     }
   }
 
-  // rows_of(worker, bins, plane) are what the bins lie in. The regions visit as many cells, or more.
-  template <typename RowsOf>
-  void pool(int64_t cells, const RowsOf& rows_of) const {
+  // prepared_for(worker, bins, plane) is what the bins lie in. All of these together have so many cells.
+  template <typename PreparedFor>
+  void pool(int64_t cells, const PreparedFor& prepared_for) const {
     const int64_t work = problem_.num_bins() + cells / std::max<int64_t>(1, problem_.num_regions());
     for_each_channel(problem_, output_, argmax_, work, [&] {
       return [&, worker = Worker(problem_)](const Bins& bins, int64_t image, int64_t k, int64_t c) mutable {
-        const Rows rows = rows_of(worker, bins, image * problem_.channels + c);
-        if (rows.plain) {
-          pool(worker, bins, rows, k, c);
+        const Prepared prepared = prepared_for(worker, bins, image * problem_.channels + c);
+        if (prepared.plain) {
+          pool(worker, bins, prepared, k, c);
         } else {
           pool_channel(problem_, bins, image, k, c, output_, argmax_);
         }
@@ -889,23 +904,31 @@ class RowForward {
     });
   }
 
-  void pool(Worker& worker, const Bins& bins, const Rows& rows, int64_t k, int64_t c) const {
-    Grid grid = bins.grid();
-    for (int64_t p = 0; p < grid.num_rows; ++p) {
-      const Window row = grid.rows[p];
-      worker.windows[p] = {static_cast<int32_t>(row.lo - rows.top), static_cast<int32_t>(row.hi - rows.top)};
+  static void shift(const std::vector<Window>& windows, int32_t first, std::vector<Window>& shifted) {
+    for (size_t i = 0; i < windows.size(); ++i) {
+      shifted[i] = {windows[i].lo - first, windows[i].hi - first};
     }
-    grid.rows = worker.windows.data();
-    int32_t* cells = argmax_ == nullptr ? nullptr : worker.cells.get();
-    loops_.pool(rows.cells, problem_.maps.width, grid, worker.scratch.get(), worker.cell_scratch.get(),
-                worker.values.get(), cells);
+  }
+
+  void pool(Worker& worker, const Bins& bins, const Prepared& prepared, int64_t k, int64_t c) const {
+    shift(bins.rows(), prepared.top, worker.rows);
+    shift(bins.columns(), prepared.left, worker.columns);
+    const Grid grid = {worker.rows.data(), problem_.pooled_height, worker.columns.data(), problem_.pooled_width};
+    const int64_t scratch_size = Loops::scratch_size(bins.hull().width(), problem_.pooled_width);
+    const bool with_cells = argmax_ != nullptr;
+    loops_.pool(prepared.cells, prepared.width, problem_.maps.width, grid, worker.scratch.get(scratch_size),
+                with_cells ? worker.cell_scratch.get(scratch_size) : nullptr, worker.values.get(),
+                with_cells ? worker.cells.get() : nullptr);
     const int64_t to = k * problem_.region_stride + c * problem_.channel_stride;
     for (int64_t bin = 0; bin < problem_.num_bins(); ++bin) {
       output_[to + bin * problem_.bin_stride] = static_cast<scalar_t>(worker.values.get()[bin]);
     }
-    const auto first_cell = static_cast<int32_t>(rows.top * problem_.maps.width);
-    for (int64_t bin = 0; cells != nullptr && bin < problem_.num_bins(); ++bin) {
-      argmax_[to + bin * problem_.bin_stride] = cells[bin] < 0 ? -1 : cells[bin] + first_cell;
+    if (with_cells) {
+      const auto first_cell = static_cast<int32_t>(prepared.top * problem_.maps.width + prepared.left);
+      for (int64_t bin = 0; bin < problem_.num_bins(); ++bin) {
+        const int32_t cell = worker.cells.get()[bin];
+        argmax_[to + bin * problem_.bin_stride] = cell < 0 ? -1 : cell + first_cell;
+      }
     }
   }
 
@@ -928,7 +951,7 @@ int64_t cells_to_prepare(const LevelProblem& problem) {
   for (int64_t i = 0; i < problem.num_regions() && cells < all; ++i) {
     if (bins.locate(problem.regions[i]) >= 0) {
       const Rectangle part = bins.hull();
-      cells += part.height() * divide_up(part.width(), columns) * columns;
+      cells += part.height() * std::min(divide_up(part.width(), columns) * columns, problem.maps.width);
     }
   }
   return std::min(cells, all);
@@ -1017,26 +1040,30 @@ void scatter(const LevelProblem& problem, const RegionsByImage& regions, const S
              const scalar_t* grad_output, const int32_t* argmax, sum_t* sums, int64_t channel_stride,
              int64_t cell_stride) {
   const int64_t num_bins = problem.num_bins();
-  // What is adjacent in grad_output and argmax: the bins of one channel, or the channels of one bin; of all bins, where
-  // the block has all channels.
+  // What is adjacent in grad_output and argmax: the bins of one channel, or the channels of one bin; of many bins,
+  // where the block has all channels.
+  constexpr int64_t kMostBins = 256;
   const int64_t lanes = kChannelsLast ? block.channels : 1;
   const bool all_channels = kChannelsLast && block.channels == problem.channels;
-  const int64_t num_runs = !kChannelsLast ? block.channels : all_channels ? 1 : num_bins;
-  const int64_t run_length = !kChannelsLast || all_channels ? num_bins * lanes : lanes;
-  const int64_t run_stride = kChannelsLast ? problem.bin_stride : problem.channel_stride;
-  const Scratch<sum_t> widened(std::is_same_v<scalar_t, sum_t> ? 0 : run_length);
+  const int64_t bins_of_run = !kChannelsLast ? num_bins : all_channels ? std::min(kMostBins, num_bins) : 1;
+  const int64_t num_runs = kChannelsLast ? divide_up(num_bins, bins_of_run) : block.channels;
+  const int64_t run_stride = kChannelsLast ? bins_of_run * problem.bin_stride : problem.channel_stride;
+  const Scratch<sum_t> widened(std::is_same_v<scalar_t, sum_t> ? 0 : bins_of_run * lanes);
   constexpr int64_t kLine = 64 / sizeof(int32_t);  // elements of argmax in a line of cache
   const int64_t* last = regions.end(block.image);
   for (const int64_t* k = regions.begin(block.image); k != last; ++k) {
     for (int64_t run = 0; run < num_runs; ++run) {
       const int64_t from = *k * problem.region_stride + block.channel * problem.channel_stride + run * run_stride;
+      const int64_t run_length = std::min(bins_of_run, num_bins - (kChannelsLast ? run * bins_of_run : 0)) * lanes;
       // What comes next lies too far away for the processor to foresee: in channels_last the bins after this one, else
-      // the same channel of the next region.
-      const int64_t next =
-          kChannelsLast ? from + 4 * run_stride : from + (k[k + 1 < last] - *k) * problem.region_stride;
-      for (int64_t i = 0; i < run_length && !all_channels; i += kLine) {
-        __builtin_prefetch(argmax + next + i);
-        __builtin_prefetch(grad_output + next + i);
+      // the same channel of the next region. All channels of a region are adjacent.
+      if (!all_channels) {
+        const int64_t next =
+            kChannelsLast ? from + 4 * run_stride : from + (k[k + 1 < last] - *k) * problem.region_stride;
+        for (int64_t i = 0; i < run_length; i += kLine) {
+          __builtin_prefetch(argmax + next + i);
+          __builtin_prefetch(grad_output + next + i);
+        }
       }
       const sum_t* grads;
       if constexpr (std::is_same_v<scalar_t, sum_t>) {
@@ -1102,11 +1129,15 @@ void backward_level(const LevelProblem& problem, const scalar_t* grad_output, co
       // block has all channels.
       const bool all_channels = block.channels == problem.channels;
       const int64_t num_runs = !problem.channels_last ? block.channels : all_channels ? 1 : block.num_cells;
-      const int64_t run_length = block.num_cells * block.channels / std::max<int64_t>(1, num_runs);
+      const int64_t run_length = problem.channels_last && !all_channels ? block.channels
+                                 : problem.channels_last                ? block.num_cells * block.channels
+                                                                        : block.num_cells;
       const int64_t run_stride = problem.channels_last ? maps.cell_stride : maps.channel_stride;
       if (in_place) {
-        for (int64_t run = 0; run < num_runs && !clear_first; ++run) {
-          std::fill_n(grad + run * run_stride, run_length, scalar_t(0));
+        if (!clear_first) {
+          for (int64_t run = 0; run < num_runs; ++run) {
+            std::fill_n(grad + run * run_stride, run_length, scalar_t(0));
+          }
         }
         scatter_block(problem, regions, block, grad_output, argmax, reinterpret_cast<sum_t*>(grad), maps.channel_stride,
                       maps.cell_stride);
