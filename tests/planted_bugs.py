@@ -193,15 +193,15 @@ BUGS = [
     Bug(
         "cells of half precision are numbered in 16 bits, however many",
         KERNEL_CPP,
-        "if (bins.span() > std::numeric_limits<cell_t>::max())",
-        "if (bins.span() < 0)",
+        "return bins.span() <= std::numeric_limits<cell_t>::max();",
+        "return bins.span() >= 0;",
         (f"{KERNEL}::test_bins_of_more_cells_than_16_bits_can_number", *KERNELS),
     ),
     Bug(
         "a bin of one cell too many for 16 bits",
         KERNEL_CPP,
-        "bins.span() > std::numeric_limits<cell_t>::max()",
-        "bins.span() - 1 > std::numeric_limits<cell_t>::max()",
+        "return bins.span() <= std::numeric_limits<cell_t>::max();",
+        "return bins.span() - 1 <= std::numeric_limits<cell_t>::max();",
         (f"{KERNEL}::test_bins_of_more_cells_than_16_bits_can_number", *KERNELS),
     ),
     Bug(
@@ -263,22 +263,22 @@ BUGS = [
     Bug(
         "a region that lies nowhere is left as it is",
         KERNEL_CPP,
-        "} else if (block == 0) {  // it lies",
-        "} else if (block == num_blocks_) {  // it lies",
+        "a coordinate is not finite\n        if (block == 0) {",
+        "a coordinate is not finite\n        if (block == num_blocks_) {",
         KERNELS,
     ),
     Bug(
         "a region alone that lies nowhere is left as it is",
         KERNEL_CPP,
-        "} else if (block == 0) {\n          clear_region",
-        "} else if (block == num_blocks_) {\n          clear_region",
+        "          if (block == 0) {\n            clear_region",
+        "          if (block == num_blocks_) {\n            clear_region",
         KERNELS,
     ),
     Bug(
         "only the first block of a region too large is pooled",
         KERNEL_CPP,
-        "block == 0 && c < problem_.channels; ++c",
-        "block == 0 && c < channels_of(0); ++c",
+        "c < block * kBlock + channels_of(block); ++c",
+        "c < channels_of(block); ++c",
         (f"{KERNEL}::test_bins_of_more_cells_than_16_bits_can_number", *KERNELS),
     ),
     Bug(
@@ -369,8 +369,8 @@ BUGS = [
     Bug(
         "a plane with a NaN is pooled by rows",
         KERNEL_CPP,
-        "        if (rows.plain) {",
-        "        if (rows.plain || c == 0) {",
+        "        if (prepared.plain) {",
+        "        if (prepared.plain || (c == 0 && prepared.cells != nullptr)) {",
         (f"{KERNEL}::test_a_single_channel_with_what_is_special", *KERNELS),
     ),
     Bug(
@@ -426,8 +426,8 @@ BUGS = [
     Bug(
         "a part ends with the map, wherever it begins",
         KERNEL_CPP,
-        "part.columns.lo = std::min<int32_t>(part.columns.lo, problem_.maps.width - width);",
-        "part.columns.lo = problem_.maps.width - width;",
+        "part.columns.lo = std::min<int32_t>(part.columns.lo, problem.maps.width - width);",
+        "part.columns.lo = problem.maps.width - width;",
         (PARTS, *KERNELS),
     ),
     Bug(
@@ -440,29 +440,29 @@ BUGS = [
     Bug(
         "the last row of a part says what is special, by rows",
         KERNEL_CPP,
-        "rows.plain &= loops_.is_plain(",
-        "rows.plain = loops_.is_plain(",
+        "prepared.plain &= loops_.is_plain(",
+        "prepared.plain = loops_.is_plain(",
         (f"{KERNEL}::test_what_is_special_is_in_one_row_of_a_region", *KERNELS),
     ),
     Bug(
         "cells of a copied part are counted from its first",
         KERNEL_CPP,
-        "cells[bin] < 0 ? -1 : cells[bin] + first_cell;",
-        "cells[bin];",
+        "cell < 0 ? -1 : cell + first_cell;",
+        "cell;",
         (PARTS, *KERNELS),
     ),
     Bug(
         "the cells of empty bins are counted from the first of a copied part",
         KERNEL_CPP,
-        "cells[bin] < 0 ? -1 : cells[bin] + first_cell;",
-        "cells[bin] + first_cell;",
+        "cell < 0 ? -1 : cell + first_cell;",
+        "cell + first_cell;",
         (PARTS, *KERNELS),
     ),
     Bug(
         "the part of the region before",
         KERNEL_CPP,
-        "          part = part_of(worker.bins);\n",
-        "          part = located < 0 ? part_of(worker.bins) : part;\n",
+        "          part = part_of(problem_, worker.bins,",
+        "          if (located < 0) part = part_of(problem_, worker.bins,",
         (PARTS, *KERNELS),
     ),
     # ---- Backward and gather.
@@ -539,15 +539,15 @@ BUGS = [
     Bug(
         "the cells of few channels are not cleared but for one",
         KERNEL_CPP,
-        "const int64_t run_length = block.num_cells * block.channels / std::max<int64_t>(1, num_runs);",
-        "const int64_t run_length = problem.channels_last ? block.channels : block.num_cells;",
+        "? block.num_cells * block.channels\n",
+        "? block.channels\n",
         (f"{KERNEL}::test_gradient_of_few_regions", *KERNELS),
     ),
     Bug(
         "the last bin of few channels gives no gradient",
         KERNEL_CPP,
-        "num_bins * lanes : lanes;",
-        "(num_bins - 1) * lanes : lanes;",
+        "num_bins - (kChannelsLast ? run * bins_of_run : 0)",
+        "num_bins - (kChannelsLast ? run * bins_of_run + 1 : 0)",
         KERNELS,
     ),
     Bug(
