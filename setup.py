@@ -100,8 +100,8 @@ def find_nvcc() -> Path | None:
         (folder, *_) = ask_nvcc(on_path, r"_HERE_=(.*)", "--dryrun", "-x", "cu", os.devnull)
         return Path(folder) / "nvcc"
     if os.environ.get("FORCE_CUDA") == "1":
-        found = f"CUDA_HOME is {home!r}, and nvcc on PATH is {on_path!r}"
-        raise SystemExit(f"FORCE_CUDA=1 asks for roipool's CUDA kernels, but there is no nvcc: {found}")
+        place = f"in CUDA_HOME, {home}" if home else "on PATH, and CUDA_HOME is not set"
+        raise SystemExit(f"FORCE_CUDA=1 asks for roipool's CUDA kernels, but there is no nvcc {place}")
     return None
 
 
