@@ -185,7 +185,7 @@ BUGS = [
     Bug(
         "a region of no image is cleared only by a thread that begins with it",
         KERNEL_CPP,
-        "} else if (c == 0) {",
+        "} else if (i == 0) {",
         "} else if (task == begin) {",
         KERNELS,
     ),
@@ -268,10 +268,17 @@ BUGS = [
         KERNELS,
     ),
     Bug(
+        "the regions before the first of a block are left as they are",
+        KERNEL_CPP,
+        "pool(worker, all.first(first), image, block, packed);",
+        "",
+        KERNELS,
+    ),
+    Bug(
         "a region alone that lies nowhere is left as it is",
         KERNEL_CPP,
-        "          if (block == 0) {\n            clear_region",
-        "          if (block == num_blocks_) {\n            clear_region",
+        "} else if (i == 0) {",
+        "} else if (i == shares) {",
         KERNELS,
     ),
     Bug(
@@ -459,10 +466,10 @@ BUGS = [
         (PARTS, *KERNELS),
     ),
     Bug(
-        "the part of the region before",
+        "a region alone without a cell is left as it is",
         KERNEL_CPP,
-        "          part = part_of(problem_, worker.bins,",
-        "          if (located < 0) part = part_of(problem_, worker.bins,",
+        "          if (block == 0) {\n            clear_region",
+        "          if (block == num_blocks_) {\n            clear_region",
         (PARTS, *KERNELS),
     ),
     # ---- Backward and gather.

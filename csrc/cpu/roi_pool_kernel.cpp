@@ -10,6 +10,7 @@
 #include <memory>
 #include <new>
 #include <numeric>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -265,12 +266,10 @@ class RegionsByImage {
     }
   }
 
-  const int64_t* begin(int64_t image) const { return regions_.data() + starts_[image]; }
-  const int64_t* end(int64_t image) const { return regions_.data() + starts_[image + 1]; }
-
-  // The regions of no image.
-  const int64_t* begin_of_none() const { return begin(static_cast<int64_t>(starts_.size()) - 2); }
-  const int64_t* end_of_none() const { return regions_.data() + regions_.size(); }
+  std::span<const int64_t> of(int64_t image) const {
+    return {regions_.data() + starts_[image], regions_.data() + starts_[image + 1]};
+  }
+  std::span<const int64_t> of_none() const { return of(static_cast<int64_t>(starts_.size()) - 2); }
 
  private:
   std::vector<int64_t> starts_;
@@ -330,27 +329,27 @@ void clear_region(const RoIPoolProblem& problem, int64_t k, scalar_t* output, in
   }
 }
 
-// Calls function(bins, image, k, c) in parallel for each channel of each region that has bins, and clears the others.
-// Every thread makes a function of its own. work_per_channel is in elements, as for grain_of.
+// Calls function(bins, image, k, i) in parallel for each of the shares of each region that has bins, its channels say,
+// and clears the other regions. Every thread makes a function of its own. work_per_share is in elements, as for
+// grain_of.
 template <typename scalar_t, typename MakeFunction>
-void for_each_channel(const LevelProblem& problem, scalar_t* output, int32_t* argmax, int64_t work_per_channel,
-                      const MakeFunction& make_function) {
-  const int64_t channels = problem.channels;
-  parallel_for(0, problem.num_regions() * channels, grain_of(work_per_channel), [&](int64_t begin, int64_t end) {
+void for_each_share(const LevelProblem& problem, scalar_t* output, int32_t* argmax, int64_t shares,
+                    int64_t work_per_share, const MakeFunction& make_function) {
+  parallel_for(0, problem.num_regions() * shares, grain_of(work_per_share), [&](int64_t begin, int64_t end) {
     auto function = make_function();
     Bins bins(problem);
     int64_t located = -1;
     int64_t image = -1;
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t k = problem.regions[task / channels];
-      const int64_t c = task % channels;
+      const int64_t k = problem.regions[task / shares];
+      const int64_t i = task % shares;
       if (k != located) {
         image = bins.locate(k);
         located = k;
       }
       if (image >= 0) {
-        function(bins, image, k, c);
-      } else if (c == 0) {
+        function(bins, image, k, i);
+      } else if (i == 0) {
         clear_region(problem, k, output, argmax);
       }
     }
@@ -407,7 +406,7 @@ void pool_channel(const LevelProblem& problem, const Bins& bins, int64_t image, 
 template <typename scalar_t>
 void forward_cells(const LevelProblem& problem, scalar_t* output, int32_t* argmax) {
   const int64_t work = problem.num_bins() + count_visits(problem) / std::max<int64_t>(1, problem.num_regions());
-  for_each_channel(problem, output, argmax, work, [&] {
+  for_each_share(problem, output, argmax, problem.channels, work, [&] {
     return [&](const Bins& bins, int64_t image, int64_t k, int64_t c) {
       pool_channel(problem, bins, image, k, c, output, argmax);
     };
@@ -505,33 +504,22 @@ class BlockForward {
   // For regions that have fewer: of each block, a region packs the part that it lies in, for itself alone. cells are
   // those of all regions.
   void run_alone(int64_t cells) const {
-    const int64_t num_tasks = problem_.num_regions() * num_blocks_;
-    const int64_t cells_per_task = cells / std::max<int64_t>(1, problem_.num_regions());
-    const int64_t work = std::min(kBlock, problem_.channels) * (cells_per_task + problem_.num_bins());
-    parallel_for(0, num_tasks, grain_of(work), [&](int64_t begin, int64_t end) {
-      Worker worker(problem_);
-      int64_t located = -1;
-      int64_t image = -1;
-      Rectangle part{};
-      for (int64_t task = begin; task < end; ++task) {
-        const int64_t k = problem_.regions[task / num_blocks_];
-        const int64_t block = task % num_blocks_;
-        if (k != located) {
-          image = worker.bins.locate(k);
-          part = part_of(problem_, worker.bins, columns_at_a_time<scalar_t>(problem_));
-          located = k;
-        }
-        if (image < 0 || part.num_cells() == 0) {
+    const int64_t cells_per_region = cells / std::max<int64_t>(1, problem_.num_regions());
+    const int64_t work = std::min(kBlock, problem_.channels) * (cells_per_region + problem_.num_bins());
+    for_each_share(problem_, output_, argmax_, num_blocks_, work, [&] {
+      return [this, worker = Worker(problem_)](const Bins& bins, int64_t image, int64_t k, int64_t block) mutable {
+        const Rectangle part = part_of(problem_, bins, columns_at_a_time<scalar_t>(problem_));
+        if (part.num_cells() == 0) {
           if (block == 0) {
             clear_region(problem_, k, output_, argmax_);
           }
-        } else if (!can_number_cells(worker.bins)) {
-          pool_cells(worker.bins, image, block, k);
+        } else if (!can_number_cells(bins)) {
+          pool_cells(bins, image, block, k);
         } else {
           lane_t* lanes = worker.lanes.get(part.num_cells() * pitch_);
-          pool_region(worker, block, k, pack(image, block, part, lanes));
+          pool_region(worker, bins, block, k, pack(image, block, part, lanes));
         }
-      }
+      };
     });
   }
 
@@ -546,13 +534,11 @@ class BlockForward {
   // What a thread works with.
   struct Worker {
     explicit Worker(const LevelProblem& problem)
-        : bins(problem),
-          values(problem.num_bins() * kBlock),
+        : values(problem.num_bins() * kBlock),
           cells(problem.num_bins() * kBlock),
           first_cells(problem.num_bins() + kBlockBytes),
           staging(problem.num_rois * problem.region_stride * static_cast<int64_t>(sizeof(scalar_t))) {}
 
-    Bins bins;
     Scratch<lane_t> values;
     Scratch<cell_t> cells;
     std::vector<int32_t> first_cells;
@@ -600,31 +586,36 @@ class BlockForward {
     return packed.contents.orderless ? std::min(reach_[k], most_reach_[image]) : 1;
   }
 
-  // In some columns of a block.
+  // In some columns of a block, from half the reach.
   void raise(const Packed& packed, int64_t reach, int64_t first_column, int64_t last_column) const {
-    if (packed.contents.orderless) {
+    if (reach > 1 && packed.contents.orderless) {
       loops_.raise(packed.lanes, packed.channels, problem_.maps.height, problem_.maps.width, reach, first_column,
                    last_column);
     }
   }
 
   // A thread packs a block and pools all regions of its image from it: the block never leaves its cache, and no more
-  // than one for each thread takes memory.
+  // than one for each thread takes memory. Blocks begin at different regions: of a result in fresh memory, threads that
+  // come to the same page together would each have it cleared.
   void run_by_blocks() const {
     const int64_t num_images = problem_.num_images;
+    const int64_t num_tasks = num_images * num_blocks_;
     const RegionsByImage regions(problem_, 0, problem_.num_regions());
-    parallel_for(0, num_images * num_blocks_, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(0, num_tasks, 1, [&](int64_t begin, int64_t end) {
       Worker worker(problem_);
       for (int64_t i = begin; i < end; ++i) {
         const int64_t image = i % num_images;
         const int64_t block = i / num_images;
-        if (regions.begin(image) != regions.end(image)) {
-          Packed packed = pack(image, block, whole_map(problem_), worker.lanes.get(block_size_));
-          pool(worker, regions, image, block, packed);
-          for (packed.reach = 2; packed.reach <= most_reach_[image]; packed.reach *= 2) {
-            raise(packed, packed.reach, 0, problem_.maps.width);
-            pool(worker, regions, image, block, packed);
-          }
+        const std::span<const int64_t> all = regions.of(image);
+        if (all.empty()) {
+          continue;
+        }
+        const size_t first = all.size() * i / num_tasks;
+        Packed packed = pack(image, block, whole_map(problem_), worker.lanes.get(block_size_));
+        for (; packed.reach <= most_reach_[image]; packed.reach *= 2) {
+          raise(packed, packed.reach, 0, problem_.maps.width);
+          pool(worker, all.subspan(first), image, block, packed);
+          pool(worker, all.first(first), image, block, packed);
         }
       }
     });
@@ -642,7 +633,7 @@ class BlockForward {
     parallel_for(0, num_images * num_blocks_, grain_of(block_size_), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t image = i % num_images;
-        if (regions.begin(image) != regions.end(image)) {
+        if (!regions.of(image).empty()) {
           packed[i] = pack(image, i / num_images, whole_map(problem_), lanes.get() + i * block_size_);
         }
       }
@@ -680,7 +671,7 @@ class BlockForward {
           for (int64_t block = split * num_blocks_ / splits; block < (split + 1) * num_blocks_ / splits; ++block) {
             Packed raised = packed[block * num_images + image];
             raised.reach = reach;
-            pool(worker, run, image, block, raised);
+            pool(worker, run.of(image), image, block, raised);
           }
         }
       }
@@ -712,25 +703,27 @@ class BlockForward {
 
   // The regions of no image.
   void clear(const RegionsByImage& regions) const {
-    for (const int64_t* k = regions.begin_of_none(); k != regions.end_of_none(); ++k) {
-      clear_region(problem_, *k, output_, argmax_);
+    for (const int64_t k : regions.of_none()) {
+      clear_region(problem_, k, output_, argmax_);
     }
   }
 
-  // Pools the regions of an image that a block has been raised for.
-  void pool(Worker& worker, const RegionsByImage& regions, int64_t image, int64_t block, const Packed& packed) const {
-    for (const int64_t* k = regions.begin(image); k != regions.end(image); ++k) {
-      if (reach_of(*k, image, packed) != packed.reach) {
+  // Of some regions of an image, pools those that a block has been raised for.
+  void pool(Worker& worker, std::span<const int64_t> regions, int64_t image, int64_t block,
+            const Packed& packed) const {
+    Bins bins(problem_);
+    for (const int64_t k : regions) {
+      if (reach_of(k, image, packed) != packed.reach) {
         continue;
       }
-      if (worker.bins.locate(*k) < 0) {  // it lies in the image, but nowhere: a coordinate is not finite
+      if (bins.locate(k) < 0) {  // it lies in the image, but nowhere: a coordinate is not finite
         if (block == 0) {
-          clear_region(problem_, *k, output_, argmax_);
+          clear_region(problem_, k, output_, argmax_);
         }
-      } else if (!can_number_cells(worker.bins)) {
-        pool_cells(worker.bins, image, block, *k);
+      } else if (!can_number_cells(bins)) {
+        pool_cells(bins, image, block, k);
       } else {
-        pool_region(worker, block, *k, packed);
+        pool_region(worker, bins, block, k, packed);
       }
     }
   }
@@ -744,9 +737,7 @@ class BlockForward {
     }
   }
 
-  // Pools the region that worker.bins are at.
-  void pool_region(Worker& worker, int64_t block, int64_t k, const Packed& packed) const {
-    const Bins& bins = worker.bins;
+  void pool_region(Worker& worker, const Bins& bins, int64_t block, int64_t k, const Packed& packed) const {
     const Planes planes = {channels_of(block), problem_.num_bins(), problem_.channel_stride, problem_.bin_stride};
     const int64_t to = k * problem_.region_stride + block * kBlock * problem_.channel_stride;
     loops_.pool(packed, bins.grid(), worker.values.get(), argmax_ == nullptr ? nullptr : worker.cells.get());
@@ -892,7 +883,7 @@ class RowForward {
   template <typename PreparedFor>
   void pool(int64_t cells, const PreparedFor& prepared_for) const {
     const int64_t work = problem_.num_bins() + cells / std::max<int64_t>(1, problem_.num_regions());
-    for_each_channel(problem_, output_, argmax_, work, [&] {
+    for_each_share(problem_, output_, argmax_, problem_.channels, work, [&] {
       return [&, worker = Worker(problem_)](const Bins& bins, int64_t image, int64_t k, int64_t c) mutable {
         const Prepared prepared = prepared_for(worker, bins, image * problem_.channels + c);
         if (prepared.plain) {
@@ -1050,8 +1041,9 @@ void scatter(const LevelProblem& problem, const RegionsByImage& regions, const S
   const int64_t run_stride = kChannelsLast ? bins_of_run * problem.bin_stride : problem.channel_stride;
   const Scratch<sum_t> widened(std::is_same_v<scalar_t, sum_t> ? 0 : bins_of_run * lanes);
   constexpr int64_t kLine = 64 / sizeof(int32_t);  // elements of argmax in a line of cache
-  const int64_t* last = regions.end(block.image);
-  for (const int64_t* k = regions.begin(block.image); k != last; ++k) {
+  const std::span<const int64_t> of_image = regions.of(block.image);
+  const int64_t* last = of_image.data() + of_image.size();
+  for (const int64_t* k = of_image.data(); k != last; ++k) {
     for (int64_t run = 0; run < num_runs; ++run) {
       const int64_t from = *k * problem.region_stride + block.channel * problem.channel_stride + run * run_stride;
       const int64_t run_length = std::min(bins_of_run, num_bins - (kChannelsLast ? run * bins_of_run : 0)) * lanes;
