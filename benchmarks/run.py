@@ -9,8 +9,10 @@ to copy as many bytes as the call must read and write once, between buffers that
 On CUDA a figure is the mean of some calls in a row, in eager mode, so that launches overlap with the work before them.
 
 Results and gradients live in fresh memory, as they do for users; how much of the time that is depends on the allocator:
-run under THP_MEM_ALLOC_ENABLE=1 (huge pages) and without. MXNet is timed right after the others, in a process of its
-own (--mxnet-python). The mode inference_out is inference into memory that is kept (out=), for those that can.
+run under THP_MEM_ALLOC_ENABLE=1 (huge pages) and without, and with MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592
+added, whereby glibc hands out again what was freed, as jemalloc and tcmalloc do. MXNet is timed right after the others,
+in a process of its own (--mxnet-python). The mode inference_out is inference into memory that is kept (out=), for those
+that can.
 """
 
 import argparse
@@ -37,6 +39,7 @@ from workloads import WORKLOADS, Part, Workload
 
 import roipool
 
+ALLOCATOR_SETTINGS = ["THP_MEM_ALLOC_ENABLE", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"]
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 DTYPES = {
     "float32": torch.float32,
@@ -249,7 +252,7 @@ def environment(device: str = "cpu") -> dict[str, object]:
         "processor": names[0] if names else platform.processor(),
         "cpu_capability": roipool._C.cpu_capability,
         "threads": torch.get_num_threads(),
-        "THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE"),
+        **{name: os.environ.get(name) for name in ALLOCATOR_SETTINGS},
     }
     if device == "cuda":
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
