@@ -270,7 +270,7 @@ BUGS = [
     Bug(
         "the regions before the first of a block are left as they are",
         KERNEL_CPP,
-        "pool(worker, all.first(first), image, block, packed);",
+        "pool(worker, first, start, image, block, packed);",
         "",
         KERNELS,
     ),

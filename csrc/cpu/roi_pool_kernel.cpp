@@ -10,7 +10,6 @@
 #include <memory>
 #include <new>
 #include <numeric>
-#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -266,10 +265,12 @@ class RegionsByImage {
     }
   }
 
-  std::span<const int64_t> of(int64_t image) const {
-    return {regions_.data() + starts_[image], regions_.data() + starts_[image + 1]};
-  }
-  std::span<const int64_t> of_none() const { return of(static_cast<int64_t>(starts_.size()) - 2); }
+  const int64_t* begin(int64_t image) const { return regions_.data() + starts_[image]; }
+  const int64_t* end(int64_t image) const { return regions_.data() + starts_[image + 1]; }
+
+  // The regions of no image.
+  const int64_t* begin_of_none() const { return begin(static_cast<int64_t>(starts_.size()) - 2); }
+  const int64_t* end_of_none() const { return regions_.data() + regions_.size(); }
 
  private:
   std::vector<int64_t> starts_;
@@ -606,16 +607,17 @@ class BlockForward {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t image = i % num_images;
         const int64_t block = i / num_images;
-        const std::span<const int64_t> all = regions.of(image);
-        if (all.empty()) {
+        const int64_t* first = regions.begin(image);
+        const int64_t* last = regions.end(image);
+        if (first == last) {
           continue;
         }
-        const size_t first = all.size() * i / num_tasks;
+        const int64_t* start = first + (last - first) * i / num_tasks;
         Packed packed = pack(image, block, whole_map(problem_), worker.lanes.get(block_size_));
         for (; packed.reach <= most_reach_[image]; packed.reach *= 2) {
           raise(packed, packed.reach, 0, problem_.maps.width);
-          pool(worker, all.subspan(first), image, block, packed);
-          pool(worker, all.first(first), image, block, packed);
+          pool(worker, start, last, image, block, packed);
+          pool(worker, first, start, image, block, packed);
         }
       }
     });
@@ -633,7 +635,7 @@ class BlockForward {
     parallel_for(0, num_images * num_blocks_, grain_of(block_size_), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t image = i % num_images;
-        if (!regions.of(image).empty()) {
+        if (regions.begin(image) != regions.end(image)) {
           packed[i] = pack(image, i / num_images, whole_map(problem_), lanes.get() + i * block_size_);
         }
       }
@@ -671,7 +673,7 @@ class BlockForward {
           for (int64_t block = split * num_blocks_ / splits; block < (split + 1) * num_blocks_ / splits; ++block) {
             Packed raised = packed[block * num_images + image];
             raised.reach = reach;
-            pool(worker, run.of(image), image, block, raised);
+            pool(worker, run.begin(image), run.end(image), image, block, raised);
           }
         }
       }
@@ -703,27 +705,27 @@ class BlockForward {
 
   // The regions of no image.
   void clear(const RegionsByImage& regions) const {
-    for (const int64_t k : regions.of_none()) {
-      clear_region(problem_, k, output_, argmax_);
+    for (const int64_t* k = regions.begin_of_none(); k != regions.end_of_none(); ++k) {
+      clear_region(problem_, *k, output_, argmax_);
     }
   }
 
-  // Of some regions of an image, pools those that a block has been raised for.
-  void pool(Worker& worker, std::span<const int64_t> regions, int64_t image, int64_t block,
+  // Of the regions first .. last - 1 of an image, pools those that a block has been raised for.
+  void pool(Worker& worker, const int64_t* first, const int64_t* last, int64_t image, int64_t block,
             const Packed& packed) const {
     Bins bins(problem_);
-    for (const int64_t k : regions) {
-      if (reach_of(k, image, packed) != packed.reach) {
+    for (const int64_t* k = first; k != last; ++k) {
+      if (reach_of(*k, image, packed) != packed.reach) {
         continue;
       }
-      if (bins.locate(k) < 0) {  // it lies in the image, but nowhere: a coordinate is not finite
+      if (bins.locate(*k) < 0) {  // it lies in the image, but nowhere: a coordinate is not finite
         if (block == 0) {
-          clear_region(problem_, k, output_, argmax_);
+          clear_region(problem_, *k, output_, argmax_);
         }
       } else if (!can_number_cells(bins)) {
-        pool_cells(bins, image, block, k);
+        pool_cells(bins, image, block, *k);
       } else {
-        pool_region(worker, bins, block, k, packed);
+        pool_region(worker, bins, block, *k, packed);
       }
     }
   }
@@ -1041,9 +1043,8 @@ void scatter(const LevelProblem& problem, const RegionsByImage& regions, const S
   const int64_t run_stride = kChannelsLast ? bins_of_run * problem.bin_stride : problem.channel_stride;
   const Scratch<sum_t> widened(std::is_same_v<scalar_t, sum_t> ? 0 : bins_of_run * lanes);
   constexpr int64_t kLine = 64 / sizeof(int32_t);  // elements of argmax in a line of cache
-  const std::span<const int64_t> of_image = regions.of(block.image);
-  const int64_t* last = of_image.data() + of_image.size();
-  for (const int64_t* k = of_image.data(); k != last; ++k) {
+  const int64_t* last = regions.end(block.image);
+  for (const int64_t* k = regions.begin(block.image); k != last; ++k) {
     for (int64_t run = 0; run < num_runs; ++run) {
       const int64_t from = *k * problem.region_stride + block.channel * problem.channel_stride + run * run_stride;
       const int64_t run_length = std::min(bins_of_run, num_bins - (kChannelsLast ? run * bins_of_run : 0)) * lanes;
