@@ -2,23 +2,44 @@
 
     python benchmarks/bench_overhead.py --json benchmarks/results/cpu_overhead.json
 
-A figure is the median over the rounds, in which both take turns in one process.
+A figure is the median over the rounds, in which both take turns in one process. On CUDA, inference is timed as a CUDA
+graph as well, and compiled by torch.compile(mode="reduce-overhead").
 """
 
 import argparse
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from peers import available
 from rich.console import Console
 from rich.table import Table
-from run import environment, make_call
+from run import Call, environment, make_call
 from torch.utils.benchmark import Timer
 from workloads import Part
 
 CALLS = 2000  # in a row
+
+
+def capture(call: Call) -> Callable[[], None]:
+    """The call as a CUDA graph."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):  # once before it is captured, as PyTorch asks for
+        call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+def compiled(call: Call) -> Call:
+    faster = torch.compile(call, mode="reduce-overhead")
+    for _ in range(3):  # it compiles, records, and replays
+        faster()
+    return faster
 
 
 def main() -> None:
@@ -33,8 +54,13 @@ def main() -> None:
     parts = [Part(part.input.to(arguments.device), part.rois.to(arguments.device), 1.0) for part in parts]
     table = Table("mode", *[f"{name}, us" for name in pools], "torchvision / roipool")
     results = []
-    for mode in ["inference", "forward", "forward_backward"]:
-        calls = {name: make_call(mode, pool, parts, (2, 2)) for name, pool in pools.items()}
+    modes = ["inference", "forward", "forward_backward"]
+    for mode in modes + (["graph", "compiled"] if arguments.device == "cuda" else []):
+        make = {"graph": capture, "compiled": compiled}.get(mode, lambda call: call)
+        calls = {
+            name: make(make_call(mode if mode in modes else "inference", pool, parts, (2, 2)))
+            for name, pool in pools.items()
+        }
         timers = {name: Timer("call()", globals={"call": call}) for name, call in calls.items()}
         times: dict[str, list[float]] = {name: [] for name in timers}
         for _ in range(arguments.rounds):

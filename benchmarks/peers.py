@@ -25,8 +25,8 @@ def make_torchvision() -> Pool:
     from torchvision.ops import roi_pool
 
     def pool(part: Part, output_size: tuple[int, int]) -> Tensor:
-        if part.input.dtype == torch.bfloat16:
-            raise Unable
+        if part.input.dtype == torch.bfloat16:  # as its autocast does
+            return roi_pool(part.input.float(), part.rois, output_size, part.spatial_scale).bfloat16()
         # it wants the boxes in the dtype of the features
         return roi_pool(part.input, part.rois.to(part.input.dtype), output_size, part.spatial_scale)
 

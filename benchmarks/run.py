@@ -6,7 +6,9 @@ A figure is the median over the rounds; the spread is the distance between its q
 ratios mean anything: "x roipool" is a peer's median over roipool's, "x floor" is a median over the time that it takes
 to copy as many bytes as the call must read and write once, between buffers that are mapped already.
 
-On CUDA a figure is the mean of some calls in a row, in eager mode, so that launches overlap with the work before them.
+On CUDA a figure is the mean of some calls in a row, between CUDA events, in eager mode, so that launches overlap with the
+work before them. Calls take turns with copies of the inputs that together exceed the second-level cache. Before results
+are checked, what memory they will get is filled with NaN.
 
 Results and gradients live in fresh memory, as they do for users; how much of the time that is depends on the allocator:
 run under THP_MEM_ALLOC_ENABLE=1 (huge pages) and without, and with MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592
@@ -16,7 +18,9 @@ that can.
 """
 
 import argparse
+import itertools
 import json
+import math
 import os
 import platform
 import random
@@ -173,12 +177,15 @@ def measure(
     mxnet_python: Path | None = None,
     device: str = "cpu",
 ) -> list[Result]:
-    parts = workload.make(DTYPES[dtype], LAYOUTS[layout], device)
+    sets = copies_beyond_the_cache(workload.make(DTYPES[dtype], LAYOUTS[layout], device))
+    parts = sets[0]
+    num_bytes = bytes_moved(mode, parts, workload.output_size)
     calls: dict[str, Call] = {}
     equal: dict[str, float | None] = {}
     for name, pool in pools.items():
         try:
-            calls[name] = make_call(mode, pool, parts, workload.output_size)
+            calls[name] = in_turn([make_call(mode, pool, copy, workload.output_size) for copy in sets])
+            poison(num_bytes, device)
             results = calls[name]()
         except Unable:
             calls.pop(name, None)
@@ -187,7 +194,7 @@ def measure(
             expected = results
         equal[name] = share_of_same_bits(results, expected)
         del results
-    calls["floor"] = make_floor(bytes_moved(mode, parts, workload.output_size), device)
+    calls["floor"] = in_turn([make_floor(num_bytes, device) for _ in sets])
     equal["floor"] = None
 
     times = time_in_turns(calls, rounds, device)
@@ -198,16 +205,60 @@ def measure(
     return make_results((workload.name, dtype, layout, mode), times, equal)
 
 
+def copies_beyond_the_cache(parts: list[Part]) -> list[list[Part]]:
+    """The inputs, and on a GPU as many copies that its second-level cache holds only half of all."""
+    if not parts[0].input.is_cuda:
+        return [parts]
+    cache = torch.cuda.get_device_properties(parts[0].input.device).L2_cache_size
+    count = min(32, math.ceil(2 * cache / max(1, sum(part.input.nbytes for part in parts))) + 1)
+    copies = [[Part(part.input.clone(), part.rois.clone(), part.spatial_scale) for part in parts] for _ in range(count)]
+    return [parts, *copies[1:]]
+
+
+def in_turn(calls: list[Call]) -> Call:
+    """One after the other, from the first, each time that it is called."""
+    if len(calls) == 1:
+        return calls[0]
+    turns = itertools.cycle(calls)
+    return lambda: next(turns)()
+
+
+def poison(num_bytes: int, device: str) -> None:
+    """Fills what a GPU's allocator will hand out next, where results of an earlier call may lie."""
+    if device == "cuda":
+        torch.full((num_bytes // 4,), math.nan, device=device)
+
+
 def time_in_turns(calls: dict[str, Call], rounds: int, device: str) -> dict[str, list[float]]:
     """Seconds of each call in each round. Each finds the caches as the one before left them, so the order varies."""
-    threads = torch.get_num_threads()
-    timers = {name: Timer("call()", globals={"call": call}, num_threads=threads) for name, call in calls.items()}
+    time = time_on_gpu if device == "cuda" else time_on_cpu
     times: dict[str, list[float]] = {name: [] for name in calls}
-    calls_in_a_row = 1 if device == "cpu" else 20
     for i in range(rounds):
-        for name in random.Random(i).sample(list(timers), len(timers)):
-            times[name].append(timers[name].timeit(calls_in_a_row).mean)
+        for name in random.Random(i).sample(list(calls), len(calls)):
+            times[name].append(time(calls[name]))
     return times
+
+
+def time_on_cpu(call: Call) -> float:
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    return timer.timeit(1).mean  # after two calls to warm up
+
+
+def time_on_gpu(call: Call) -> float:
+    """The mean of calls that together take about 20 ms."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+
+    def milliseconds(count: int) -> float:
+        begin.record()
+        for _ in range(count):
+            call()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end)
+
+    milliseconds(2)
+    count = max(3, min(200, int(20 / (milliseconds(2) / 2))))
+    return milliseconds(count) / count / 1e3
 
 
 def make_results(
@@ -322,7 +373,8 @@ def main() -> None:
         help = f"{what}: {', '.join(choices)} (default: {', '.join(default)})"
         parser.add_argument(flag, nargs="+", choices=choices, default=default, metavar="NAME", help=help)
 
-    several("--workload", list(WORKLOADS), list(WORKLOADS), "the problems")
+    ordinary = [name for name, workload in WORKLOADS.items() if not workload.for_gpus]
+    several("--workload", list(WORKLOADS), ordinary, "the problems")
     several("--mode", MODES, MODES, "what to time")
     several("--dtype", list(DTYPES), ["float32"], "of the features")
     several("--layout", list(LAYOUTS), ["contiguous"], "of the features")

@@ -28,6 +28,7 @@ class Workload:
     box_sides: tuple[int, int] = (16, 600)  # shortest and longest, in image pixels
     image_size: tuple[int, int] = (800, 1344)
     map_size: tuple[int, int] | None = field(default=None)  # where it is not the image's, divided by the stride
+    for_gpus: bool = False  # too large for a CPU to take part
 
     def make(self, dtype: torch.dtype, layout: torch.memory_format, device: str = "cpu") -> list[Part]:
         generator = torch.Generator().manual_seed(0)
@@ -71,5 +72,7 @@ WORKLOADS = {
         Workload("pixels", 1, 3, (1,), 200, (64, 64)),
         Workload("head", 2, 256, (4, 8, 16, 32), 1024, (7, 7)),
         Workload("huge", 1, 64, (2,), 2000, (7, 7)),
+        Workload("c5", 2, 2048, (32,), 1000, (7, 7), map_size=(25, 42), for_gpus=True),
+        Workload("large", 16, 256, (4,), 16000, (7, 7), for_gpus=True),
     ]
 }
