@@ -6,9 +6,9 @@ A figure is the median over the rounds; the spread is the distance between its q
 ratios mean anything: "x roipool" is a peer's median over roipool's, "x floor" is a median over the time that it takes
 to copy as many bytes as the call must read and write once, between buffers that are mapped already.
 
-On CUDA a figure is the mean of some calls in a row, between CUDA events, in eager mode, so that launches overlap with the
-work before them. Calls take turns with copies of the inputs that together exceed the second-level cache. Before results
-are checked, what memory they will get is filled with NaN.
+On CUDA a figure is the mean of some calls in a row, between CUDA events, in eager mode, so that launches overlap with
+the work before them. Calls take turns with copies of the inputs that together exceed the second-level cache. Before
+results are checked, what memory they will get is filled with NaN.
 
 Results and gradients live in fresh memory, as they do for users; how much of the time that is depends on the allocator:
 run under THP_MEM_ALLOC_ENABLE=1 (huge pages) and without, and with MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592
