@@ -1,6 +1,7 @@
 """The contenders: roipool, and what of its peers is installed. A peer that cannot do a job says so by Unable."""
 
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -55,19 +56,18 @@ def make_openvino() -> Pool:
     import openvino
     from openvino import opset2
 
-    compiled: dict[int, object] = {}
+    requests: WeakKeyDictionary[Part, openvino.InferRequest] = WeakKeyDictionary()
 
     def pool_openvino(part: Part, output_size: tuple[int, int], out: Tensor | None = None) -> Tensor:
         # `out` or not: it always keeps the memory of its output
         _cpu_float32_inference_only(part)
-        if id(part) not in compiled:
+        if part not in requests:
             input, rois = (opset2.parameter(list(t.shape), np.float32) for t in [part.input, part.rois])
             node = opset2.roi_pooling(input, rois, list(output_size), part.spatial_scale, "max")
             model = openvino.Model([node], [input, rois], "roi_pooling")
             config = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
-            compiled[id(part)] = openvino.compile_model(model, "CPU", config).create_infer_request()
-        request = compiled[id(part)]
-        result = request.infer([part.input.numpy(), part.rois.numpy()], share_inputs=True, share_outputs=True)
+            requests[part] = openvino.compile_model(model, "CPU", config).create_infer_request()
+        result = requests[part].infer([part.input.numpy(), part.rois.numpy()], share_inputs=True, share_outputs=True)
         return torch.from_numpy(result[0])
 
     return pool_openvino
@@ -77,11 +77,11 @@ def make_onnxruntime() -> Pool:
     import onnxruntime
     from onnx import TensorProto, helper
 
-    sessions: dict[int, onnxruntime.InferenceSession] = {}
+    sessions: WeakKeyDictionary[Part, onnxruntime.InferenceSession] = WeakKeyDictionary()
 
     def pool(part: Part, output_size: tuple[int, int]) -> Tensor:
         _cpu_float32_inference_only(part)
-        if id(part) not in sessions:
+        if part not in sessions:
             names = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ["x", "rois", "y"]]
             node = helper.make_node(
                 "MaxRoiPool", ["x", "rois"], ["y"], pooled_shape=output_size, spatial_scale=part.spatial_scale
@@ -90,8 +90,8 @@ def make_onnxruntime() -> Pool:
             model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = torch.get_num_threads()
-            sessions[id(part)] = onnxruntime.InferenceSession(model.SerializeToString(), options)
-        return torch.from_numpy(sessions[id(part)].run(None, {"x": part.input.numpy(), "rois": part.rois.numpy()})[0])
+            sessions[part] = onnxruntime.InferenceSession(model.SerializeToString(), options)
+        return torch.from_numpy(sessions[part].run(None, {"x": part.input.numpy(), "rois": part.rois.numpy()})[0])
 
     return pool
 

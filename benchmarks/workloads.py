@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass
+@dataclass(eq=False)  # a key by its identity
 class Part:
     """One map and its regions: what one call pools."""
 

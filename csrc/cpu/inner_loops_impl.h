@@ -331,6 +331,29 @@ void pool(const Block<Kind>& block, const Grid& grid, typename Kind::lane_t* val
 
 // ---- Unpack.
 
+// Transposes a square of a tile, `bins` x `channels` of it, to an output. kWhole: they are as many as a register has
+// lanes, so that there is nothing to ask for each of them.
+template <bool kWhole, typename lane_t, typename out_t, typename Convert>
+ROIPOOL_INLINE void unpack_square(const lane_t* tile, int64_t bins, int64_t channels, int64_t channel_stride,
+                                  out_t* output, const Convert& convert) {
+  constexpr int64_t kCount = kLanes<lane_t>;
+  constexpr int64_t kBlock = kBlockBytes / sizeof(lane_t);
+  using V = Vector<lane_t, kCount>;
+  V rows[kCount];
+  ROIPOOL_UNROLL
+  for (int64_t i = 0; i < kCount; ++i) {
+    rows[i] = load<V>(tile + (kWhole ? i : min(i, bins - 1)) * kBlock);
+  }
+  transpose(rows);
+  ROIPOOL_UNROLL
+  for (int64_t i = 0; i < kCount; ++i) {
+    if (kWhole || i < channels) {
+      const auto converted = convert(rows[i]);
+      __builtin_memcpy(output + i * channel_stride, &converted, kWhole ? sizeof converted : bins * sizeof(out_t));
+    }
+  }
+}
+
 // Copies the channels of a tile to an output, each vector of lanes by way of convert(lanes, bin), which makes a vector
 // of as many out_t. bin is that of all lanes where the output is channels_last, else that of the first lane, the others
 // having those that follow.
@@ -352,29 +375,18 @@ ROIPOOL_INLINE void unpack_tile(const lane_t* tile, const Planes& planes, out_t*
       }
     }
   } else {
+    const int64_t bins = min(kCount, planes.positions);
     for (int64_t c = 0; c < planes.channels; c += kCount) {
+      const int64_t channels = min(kCount, planes.channels - c);
       for (int64_t bin = 0; bin < planes.positions; bin += kCount) {
-        // The last square overlaps the one before it; of an output of fewer bins than lanes, only the bins are written.
-        const bool whole = planes.positions >= kCount;
-        const int64_t first = !whole ? 0 : bin + kCount > planes.positions ? planes.positions - kCount : bin;
-        V rows[kCount];
-        ROIPOOL_UNROLL
-        for (int64_t i = 0; i < kCount; ++i) {
-          const int64_t row = first + i < planes.positions ? first + i : planes.positions - 1;
-          rows[i] = load<V>(tile + row * kBlock + c);
-        }
-        transpose(rows);
-        ROIPOOL_UNROLL
-        for (int64_t i = 0; i < kCount; ++i) {
-          if (c + i < planes.channels) {
-            const auto converted = convert(rows[i], first);
-            out_t* to = output + (c + i) * planes.channel_stride + first;
-            if (whole) {
-              __builtin_memcpy(to, &converted, sizeof converted);
-            } else {
-              __builtin_memcpy(to, &converted, planes.positions * sizeof(out_t));
-            }
-          }
+        const int64_t first = min(bin, planes.positions - bins);  // the last square overlaps the one before it
+        const lane_t* square = tile + first * kBlock + c;
+        out_t* to = output + c * planes.channel_stride + first;
+        const auto convert_here = [&](V lanes) __attribute__((always_inline)) { return convert(lanes, first); };
+        if (bins == kCount && channels == kCount) {
+          unpack_square<true>(square, bins, channels, planes.channel_stride, to, convert_here);
+        } else {
+          unpack_square<false>(square, bins, channels, planes.channel_stride, to, convert_here);
         }
       }
     }
