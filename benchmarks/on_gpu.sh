@@ -7,8 +7,8 @@
 # pytest, hypothesis, numpy, onnx, onnxruntime, rich and matplotlib. In under 10 minutes it leaves
 #
 #     log.txt               what each step printed: the build, the machine, the test suite with a GPU required, the
-#                           tables, and tests under compute-sanitizer
-#     cuda_*.json, .png     roipool beside torchvision
+#                           tables, what ncu says of the forward and the backward, and tests under compute-sanitizer
+#     cuda_*.json, .png     roipool beside torchvision; cuda_direct.json: without the kernels that pool from shared memory
 #
 # Each step has its share of the time. The next one starts whatever became of it, and the exit status is 1 if any failed.
 # ROIPOOL_COMMIT says which commit this is, where git does not know.
@@ -33,7 +33,7 @@ step() {  # NAME SECONDS COMMAND...
 compare() {  # NAME ARGUMENTS...
   local name=$1
   shift
-  step "$name" 50 "$python" benchmarks/run.py --device cuda --peers torchvision \
+  step "$name" 40 "$python" benchmarks/run.py --device cuda --peers torchvision \
     --json "$out/$name.json" --plot "$out/$name.png" "$@"
 }
 
@@ -54,13 +54,26 @@ export FORCE_CUDA=1 ROIPOOL_REQUIRE_CUDA=1 PYTHONPATH=$PWD
 step build 120 "$python" setup.py build_ext --inplace
 step machine 30 bash -c machine
 # The kernels first, the compiler's slow tests last, should the time run out.
-step tests 240 "$python" -m pytest -q -m "large or not large" \
+step tests 200 "$python" -m pytest -q -m "large or not large" \
   -k "cuda and not cuda_host and not compute_sanitizer" --durations=10 \
   tests/test_cuda.py tests/test_roi_pool_kernel.py tests/test_golden.py tests/test_autograd.py tests/test_[d-z]*.py \
   tests/test_compile.py
+ROIPOOL_CUDA_FORWARD=direct step tests_direct 40 "$python" -m pytest -q -k "cuda and not cuda_host" \
+  tests/test_golden.py tests/test_roi_pool_kernel.py
 compare cuda_float32 --workload fpn vgg --rounds 7
 compare cuda_layouts --workload fpn --layout contiguous channels_last --dtype float32 bfloat16 --rounds 5
+ROIPOOL_CUDA_FORWARD=direct compare cuda_direct --workload fpn vgg c5 --layout contiguous channels_last \
+  --mode inference forward --rounds 5
+compare cuda_large --workload c5 large --mode inference forward backward --rounds 5
+step cuda_overhead 30 "$python" benchmarks/bench_overhead.py --device cuda --json "$out/cuda_overhead.json"
 step cuda_pyramid 40 "$python" benchmarks/bench_pyramid.py --device cuda --rounds 5 --json "$out/cuda_pyramid.json"
-compare cuda_more --workload few dense pixels huge --mode inference forward_backward --rounds 5
+compare cuda_more --workload detections few dense pixels huge --mode inference forward_backward --rounds 5
+if command -v ncu >/dev/null; then
+  profile=(ncu --section SpeedOfLight --section MemoryWorkloadAnalysis --section Occupancy
+    --kernel-name 'regex:pool_|scatter' --launch-count 3 "$python" benchmarks/run.py --device cuda --workload fpn
+    --peers torchvision --rounds 2)
+  step ncu_forward 40 "${profile[@]}" --mode forward
+  step ncu_backward 40 "${profile[@]}" --mode backward
+fi
 step sanitizer $((570 - SECONDS > 20 ? 570 - SECONDS : 20)) "$python" -m pytest -q -k compute_sanitizer tests/test_cuda.py
 exit $failed

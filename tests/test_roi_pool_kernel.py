@@ -307,6 +307,18 @@ def test_bins_of_many_rows_in_one_image_of_two(backend, tall, layout, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.parametrize("kind", ["distinct", "positive ties", "ties", "special"])
+@pytest.mark.parametrize("channels", [16, 21])
+def test_more_bins_than_cells(backend, channels, kind, layout, dtype):
+    """Maps of which each cell is read many times over, by bins that have none, a few, or hundreds."""
+    x = features((2, channels, 20, 30), dtype, seed=0, kind=kind.removeprefix("positive "))
+    x = layout(x.abs() if kind == "positive ties" else x)
+    check_against_reference(backend, x, random_rois(80, 2, 20, 30, seed=0, wild=True), (3, 5), 1.0)
+    check_against_reference(backend, x, random_rois(200, 2, 20, 30, seed=1, wild=True), (3, 2), 1.0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
 @pytest.mark.parametrize("special", ["nan", "-nan", "last nan", "-0.0"])
 @pytest.mark.parametrize(("channels", "width"), [(70, 7), (3, 20)])
 def test_a_single_channel_with_what_is_special(backend, channels, width, special, layout, dtype):

@@ -9,7 +9,9 @@
 #endif
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <type_traits>
 
@@ -24,10 +26,30 @@ alignas(16) extern __shared__ unsigned char shared_memory[];
 namespace {
 
 constexpr int kWarp = 32;
-constexpr int kThreads = 256;  // of a block, at most
+constexpr int kThreads = 256;  // of a block, where nothing else is said
+constexpr int kMostThreads = 1024;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// What the plans of launches go by.
+struct Device {
+  int shared_bytes = 0;  // that a block may have
+  int num_multiprocessors = 0;
+};
+
+cudaError_t get_device(Device* device) {
+  int index = 0;
+  for (const cudaError_t error :
+       {cudaGetDevice(&index),
+        cudaDeviceGetAttribute(&device->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, index),
+        cudaDeviceGetAttribute(&device->num_multiprocessors, cudaDevAttrMultiProcessorCount, index)}) {
+    if (error != cudaSuccess) {
+      return error;
+    }
+  }
+  return cudaSuccess;
+}
 
 // Blocks in each dimension. Kernels take several turns where there are more than a grid holds.
 struct Blocks {
@@ -51,6 +73,17 @@ cudaError_t launch(void (*kernel)(Parameters...), Blocks blocks, int num_threads
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = stream;
   return cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+// The same for a kernel that may ask for more than 48 KiB of shared memory. It is allowed the most that the device has,
+// whatever this launch needs: the attribute is the kernel's, and other threads set it, too.
+template <typename... Parameters>
+cudaError_t launch_with_shared_memory(const Device& device, void (*kernel)(Parameters...), Blocks blocks,
+                                      int num_threads, int64_t shared_bytes, cudaStream_t stream,
+                                      std::common_type_t<Parameters>... arguments) {
+  const cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, device.shared_bytes);
+  return error != cudaSuccess ? error : launch(kernel, blocks, num_threads, shared_bytes, stream, arguments...);
 }
 
 // Adjacent elements that a thread reads or writes at once.
@@ -96,6 +129,17 @@ class Divider {
   double inverse_;
 };
 
+// The same for 0 <= a < 2^20, in fewer instructions.
+class SmallDivider {
+ public:
+  __device__ explicit SmallDivider(int64_t divisor) : inverse_(1.0f / static_cast<float>(divisor)) {}
+
+  __device__ int32_t divide(int32_t a) const { return static_cast<int32_t>((static_cast<float>(a) + 0.5f) * inverse_); }
+
+ private:
+  float inverse_;
+};
+
 // ---- Regions.
 
 // The maps that region k is pooled from. A kernel for a single level has kPyramid = false: what it reads of them then
@@ -113,20 +157,24 @@ struct Bin {
   __device__ bool empty() const { return row.empty() || column.empty(); }
 };
 
+// The axes of a region; false where all its bins are empty, by decree.
 template <typename T>
-__device__ Bin locate_bin(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi, int64_t p, int64_t q) {
+__device__ bool locate_axes(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi, Axis<T>* x,
+                            Axis<T>* y) {
   const T spatial_scale = static_cast<T>(maps.spatial_scale);
-  Axis<T> x;
-  Axis<T> y;
-  if (image_of(roi, problem.num_images) < 0 ||
-      !make_axis(roi[1], roi[3], spatial_scale, maps.width, problem.pooled_width, &x) ||
-      !make_axis(roi[2], roi[4], spatial_scale, maps.height, problem.pooled_height, &y)) {
-    return Bin{};
-  }
-  return Bin{y.window(p), x.window(q)};
+  return image_of(roi, problem.num_images) >= 0 &&
+         make_axis(roi[1], roi[3], spatial_scale, maps.width, problem.pooled_width, x) &&
+         make_axis(roi[2], roi[4], spatial_scale, maps.height, problem.pooled_height, y);
 }
 
-// A bin of region k, in the maps of its level: empty, too, where all bins of the region are, by decree.
+template <typename T>
+__device__ Bin locate_bin(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi, int64_t p, int64_t q) {
+  Axis<T> x;
+  Axis<T> y;
+  return locate_axes(problem, maps, roi, &x, &y) ? Bin{y.window(p), x.window(q)} : Bin{};
+}
+
+// A bin of region k, in the maps of its level.
 __device__ Bin locate_bin(const RoIPoolProblem& problem, const FeatureMaps& maps, const Divider& pooled_width,
                           int64_t k, int64_t bin) {
   const int64_t p = pooled_width.divide(bin);
@@ -305,6 +353,369 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks)
   });
 }
 
+// ---- Forward, from shared memory.
+//
+// The kernels above fetch a cell anew for each bin that it is in. Where there are at least as many bins as cells, and a
+// plane fits in shared memory, a block copies kSize channels of an image there, side by side, and pools all regions of
+// the image from them, or a share of the regions.
+//
+// Where no argmax is asked for, a cell may stand for several: it is raised to the maximum of 2 x 2 cells, of which it
+// is the first, then of 4 x 4, and of 8 x 8. A region is pooled from the largest squares that fit in all its bins: its
+// reach. Only maps without a NaN or a negative zero are raised, as the order of taking maxima does not show in them.
+
+constexpr int kListed = 1024;        // regions that are looked at together
+constexpr int kListedWindows = 512;  // that are placed together: rows and columns of bins
+constexpr uint8_t kReaches = 4;      // 1, 2, 4 and 8 cells; written as 0 to 3
+constexpr uint8_t kUnlisted = kReaches;
+
+// As Window, for maps that fit in shared memory.
+struct ShortWindow {
+  int16_t lo;
+  int16_t hi;
+
+  __device__ bool empty() const { return hi <= lo; }
+};
+
+// What a block has in shared memory, beside its cells.
+struct StagedLists {
+  ShortWindow windows[kListedWindows];  // of some regions, each: PH of rows, PW of columns
+  int32_t counts[kReaches];             // regions listed
+  int32_t nexts[kReaches];              // regions listed so far
+  int32_t special;                      // whether a cell is
+  uint16_t listed[kListed];             // regions, by reach
+  uint8_t reaches[kListed];             // of all that are looked at; kUnlisted where they are other blocks'
+};
+
+struct StagedPlan {
+  int64_t num_groups;    // of channels, in an image
+  int64_t num_shares;    // of the regions
+  int64_t shared_bytes;  // of a block
+  int num_threads;
+
+  int64_t num_blocks(const RoIPoolProblem& problem) const { return problem.num_images * num_groups * num_shares; }
+};
+
+// False where planes do not fit, or are not worth copying.
+template <int kSize, typename scalar_t>
+bool plan_staged(const RoIPoolProblem& problem, const Device& device, StagedPlan* plan) {
+  const int64_t num_cells = problem.levels[0].num_cells();
+  const int64_t shared_bytes = num_cells * sizeof(Pack<scalar_t, kSize>) + sizeof(StagedLists);
+  if (problem.num_levels > 1 || problem.channels < kSize || num_cells == 0 || num_cells > INT16_MAX ||
+      shared_bytes > device.shared_bytes || problem.num_images == 0 || problem.pooled_height >= kListedWindows ||
+      problem.pooled_height + problem.pooled_width > kListedWindows ||
+      problem.num_rois * problem.num_bins() < problem.num_images * num_cells) {
+    return false;
+  }
+  // One wave of blocks, which have kMostThreads together on a multiprocessor: their registers fit then.
+  constexpr int64_t kLeastRegions = 32;  // that planes are copied for
+  const int64_t blocks_at_once = std::min<int64_t>(4, device.shared_bytes / shared_bytes);
+  const int64_t num_groups = divide_up(problem.channels, kSize);
+  const int64_t num_shares = blocks_at_once * device.num_multiprocessors / (problem.num_images * num_groups);
+  plan->num_groups = num_groups;
+  plan->num_shares = std::clamp<int64_t>(num_shares, 1, divide_up(problem.num_rois, kLeastRegions));
+  plan->shared_bytes = shared_bytes;
+  plan->num_threads = static_cast<int>(kMostThreads / blocks_at_once / kWarp * kWarp);
+  return true;
+}
+
+// The reach of a region: 0 where all its bins are empty by decree.
+template <typename T>
+__device__ uint8_t reach_of(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi) {
+  Axis<T> x;
+  Axis<T> y;
+  if (!locate_axes(problem, maps, roi, &x, &y)) {
+    return 0;
+  }
+  int32_t least = INT16_MAX;
+  const auto visit = [&](const Window& window) {
+    if (!window.empty() && window.hi - window.lo < least) {
+      least = window.hi - window.lo;
+    }
+  };
+  for (int64_t p = 0; p < problem.pooled_height; ++p) {
+    visit(y.window(p));
+  }
+  for (int64_t q = 0; q < problem.pooled_width; ++q) {
+    visit(x.window(q));
+  }
+  uint8_t reach = 0;
+  while (reach + 1 < kReaches && (2 << reach) <= least) {
+    ++reach;
+  }
+  return reach;
+}
+
+// Of a region, row i of its bins, or column i - PH.
+template <typename T>
+__device__ ShortWindow locate_window(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi, int64_t i) {
+  Axis<T> x;
+  Axis<T> y;
+  if (!locate_axes(problem, maps, roi, &x, &y)) {
+    return ShortWindow{};
+  }
+  const Window window = i < problem.pooled_height ? y.window(i) : x.window(i - problem.pooled_height);
+  return {static_cast<int16_t>(window.lo), static_cast<int16_t>(window.hi)};
+}
+
+// function(roi) for region k.
+template <typename Function>
+__device__ auto with_roi(const RoIPoolProblem& problem, int64_t k, const Function& function) {
+  return problem.rois_are_double ? function(static_cast<const double*>(problem.rois) + 5 * k)
+                                 : function(static_cast<const float*>(problem.rois) + 5 * k);
+}
+
+// A block's work on some channels of an image. Its functions are for whole blocks: all threads call them.
+template <bool kArgmax, int kSize, typename scalar_t>
+class Stage {
+ public:
+  using Cell = Pack<scalar_t, kSize>;
+
+  __device__ Stage(const RoIPoolProblem& problem, int64_t image, int64_t channel)
+      : problem_(problem),
+        maps_(problem.levels[0]),
+        image_(image),
+        channel_(channel),
+        width_(static_cast<int32_t>(maps_.width)),
+        num_cells_(static_cast<int32_t>(maps_.num_cells())),
+        cells_(reinterpret_cast<Cell*>(shared_memory)),
+        lists_(*reinterpret_cast<StagedLists*>(cells_ + num_cells_)) {}
+
+  // Pools those of its image among the regions first, first + step, ..., kListed of them at most.
+  __device__ void pool(int64_t first, int64_t step, scalar_t* output, int32_t* argmax) const {
+    const int32_t num_listed = list(first, step);
+    if (num_listed > 0) {
+      copy_planes();
+    }
+    __syncthreads();
+    if (lists_.special) {
+      pool_listed<false>(0, num_listed, 1, first, step, output, argmax);
+    } else {
+      int32_t begin = 0;
+      for (int reach = 0; begin < num_listed; ++reach) {
+        if (reach > 0) {
+          raise(1 << (reach - 1));
+        }
+        const int32_t end = begin + lists_.counts[reach];
+        pool_listed<true>(begin, end, 1 << reach, first, step, output, argmax);
+        begin = end;
+      }
+    }
+    __syncthreads();  // before the next ones are listed
+  }
+
+ private:
+  // Lists the regions, as i of first + i * step, those of the least reach first; returns how many. Those of no image
+  // are the first image's.
+  __device__ int32_t list(int64_t first, int64_t step) const {
+    for (int i = threadIdx.x; i < kReaches; i += blockDim.x) {
+      lists_.counts[i] = 0;
+      lists_.nexts[i] = 0;
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < kListed; i += blockDim.x) {
+      const int64_t k = first + i * step;
+      uint8_t reach = kUnlisted;
+      if (k < problem_.num_rois) {
+        const int64_t image = problem_.image_of_region(k);
+        if (image == image_ || (image < 0 && image_ == 0)) {
+          reach = kArgmax ? 0 : with_roi(problem_, k, [&](const auto* roi) { return reach_of(problem_, maps_, roi); });
+          atomicAdd(&lists_.counts[reach], 1);
+        }
+      }
+      lists_.reaches[i] = reach;
+    }
+    __syncthreads();
+    int32_t firsts[kReaches + 1] = {0};
+    for (int reach = 0; reach < kReaches; ++reach) {
+      firsts[reach + 1] = firsts[reach] + lists_.counts[reach];
+    }
+    for (int i = threadIdx.x; i < kListed; i += blockDim.x) {
+      for (int reach = 0; reach < kReaches; ++reach) {
+        if (lists_.reaches[i] == reach) {
+          lists_.listed[firsts[reach] + atomicAdd(&lists_.nexts[reach], 1)] = static_cast<uint16_t>(i);
+        }
+      }
+    }
+    if (threadIdx.x == 0) {
+      lists_.special = 0;
+    }
+    __syncthreads();
+    return firsts[kReaches];
+  }
+
+  // Channels beyond the last are 0.
+  __device__ void copy_planes() const {
+    const scalar_t* map =
+        static_cast<const scalar_t*>(maps_.data) + image_ * maps_.image_stride + channel_ * maps_.channel_stride;
+    const int64_t channels = problem_.channels - channel_;
+    bool special = false;
+    for (int32_t i = threadIdx.x; i < num_cells_; i += blockDim.x) {
+      Cell cell{};
+      if (problem_.channels_last) {
+        cell = load<scalar_t, kSize>(map + i * maps_.cell_stride);
+      } else {
+        for (int c = 0; c < kSize; ++c) {
+          if (c < channels) {
+            cell.values[c] = map[c * maps_.channel_stride + i];
+          }
+        }
+      }
+      for (int c = 0; c < kSize; ++c) {
+        const wide_t<scalar_t> value = cell.values[c];
+        special = special || value != value || (!kArgmax && value == 0 && std::signbit(value));
+      }
+      cells_[i] = cell;
+    }
+    if (special) {
+      lists_.special = 1;
+    }
+  }
+
+  // From squares of `reach` cells to those of twice as many. The cells right of the last such squares, and below, get
+  // what is of no use: nobody asks for it.
+  __device__ void raise(int32_t reach) const {
+    for (int32_t first = 0; first < num_cells_; first += blockDim.x) {
+      const int32_t i = first + threadIdx.x;
+      Cell raised{};
+      for (const int32_t from : {i, i + reach, i + reach * width_, i + reach * width_ + reach}) {
+        const Cell cell = cells_[from < num_cells_ ? from : num_cells_ - 1];
+        for (int c = 0; c < kSize; ++c) {
+          const wide_t<scalar_t> value = cell.values[c];
+          raised.values[c] = from == i || value > raised.values[c] ? cell.values[c] : raised.values[c];
+        }
+      }
+      __syncthreads();  // these cells are read by others; those before them no more
+      if (i < num_cells_) {
+        cells_[i] = raised;
+      }
+    }
+    __syncthreads();
+  }
+
+  // Pools the regions listed at begin .. end-1. kPlain: no cell is special.
+  template <bool kPlain>
+  __device__ void pool_listed(int32_t begin, int32_t end, int32_t reach, int64_t first, int64_t step, scalar_t* output,
+                              int32_t* argmax) const {
+    const auto num_bins = static_cast<int32_t>(problem_.num_bins());
+    const auto pooled_height = static_cast<int32_t>(problem_.pooled_height);
+    const auto pooled_width = static_cast<int32_t>(problem_.pooled_width);
+    const int32_t num_windows = pooled_height + pooled_width;
+    const SmallDivider by_windows(num_windows);
+    const SmallDivider by_bins(num_bins);
+    const SmallDivider by_width(pooled_width);
+    const int32_t at_a_time = kListedWindows / num_windows;
+    for (; begin < end; begin += at_a_time) {
+      const int32_t count = end - begin < at_a_time ? end - begin : at_a_time;
+      for (int32_t i = threadIdx.x; i < count * num_windows; i += blockDim.x) {
+        const int32_t region = by_windows.divide(i);
+        lists_.windows[i] = with_roi(problem_, first + lists_.listed[begin + region] * step, [&](const auto* roi) {
+          return locate_window(problem_, maps_, roi, i - region * num_windows);
+        });
+      }
+      __syncthreads();
+      for (int32_t i = threadIdx.x; i < count * num_bins; i += blockDim.x) {
+        const int32_t region = by_bins.divide(i);
+        const int32_t bin = i - region * num_bins;
+        const int32_t p = by_width.divide(bin);
+        const ShortWindow* rows = lists_.windows + region * num_windows;
+        const ShortWindow* columns = rows + pooled_height;
+        const auto maxima = pool_bin<kPlain>(rows[p], columns[bin - p * pooled_width], reach);
+        write(maxima, first + lists_.listed[begin + region] * step, bin, output, argmax);
+      }
+      __syncthreads();  // before the windows of other regions replace these
+    }
+  }
+
+  template <bool kPlain>
+  __device__ Maxima<scalar_t, kSize> pool_bin(ShortWindow row, ShortWindow column, int32_t reach) const {
+    Maxima<scalar_t, kSize> maxima;
+    if (row.empty() || column.empty()) {
+      return maxima;
+    }
+    const int32_t first = row.lo * width_ + column.lo;
+    maxima.values = cells_[first];
+    wide_t<scalar_t> best[kSize];
+    for (int i = 0; i < kSize; ++i) {
+      best[i] = maxima.values.values[i];
+      maxima.cells.values[i] = first;
+    }
+    // Squares lie side by side, but for the last ones, which end where the bin does.
+    for (int32_t y = row.lo;; y = y + 2 * reach < row.hi ? y + reach : row.hi - reach) {
+      for (int32_t x = column.lo;; x = x + 2 * reach < column.hi ? x + reach : column.hi - reach) {
+        const int32_t at = y * width_ + x;
+        const Cell cell = cells_[at];
+        for (int i = 0; i < kSize; ++i) {
+          const wide_t<scalar_t> value = cell.values[i];
+          if constexpr (kPlain && !kArgmax) {
+            best[i] = std::fmax(best[i], value);
+          } else if (value > best[i] || (!kPlain && value != value)) {
+            best[i] = value;
+            maxima.values.values[i] = cell.values[i];
+            maxima.cells.values[i] = at;
+          }
+        }
+        if (x + reach >= column.hi) {
+          break;
+        }
+      }
+      if (y + reach >= row.hi) {
+        break;
+      }
+    }
+    if constexpr (kPlain && !kArgmax) {
+      for (int i = 0; i < kSize; ++i) {
+        maxima.values.values[i] = static_cast<scalar_t>(best[i]);
+      }
+    }
+    return maxima;
+  }
+
+  __device__ void write(const Maxima<scalar_t, kSize>& maxima, int64_t k, int32_t bin, scalar_t* output,
+                        int32_t* argmax) const {
+    int64_t to = k * problem_.region_stride + channel_ * problem_.channel_stride + bin * problem_.bin_stride;
+    if (problem_.channels_last) {
+      store(maxima.values, output + to);
+      if (kArgmax) {
+        store(maxima.cells, argmax + to);
+      }
+      return;
+    }
+    for (int c = 0; c < kSize && channel_ + c < problem_.channels; ++c, to += problem_.channel_stride) {
+      output[to] = maxima.values.values[c];
+      if (kArgmax) {
+        argmax[to] = maxima.cells.values[c];
+      }
+    }
+  }
+
+  const RoIPoolProblem& problem_;
+  const FeatureMaps& maps_;
+  const int64_t image_;
+  const int64_t channel_;  // the first
+  const int32_t width_;
+  const int32_t num_cells_;
+  Cell* const cells_;
+  StagedLists& lists_;
+};
+
+// output, argmax: [K, C, PH, PW]; argmax only where kArgmax
+template <bool kArgmax, int kSize, typename scalar_t>
+__global__ void __launch_bounds__(kMostThreads)
+    pool_staged(const RoIPoolProblem problem, const StagedPlan plan, scalar_t* output, int32_t* argmax) {
+  const int64_t num_blocks = problem.num_images * plan.num_groups * plan.num_shares;
+  for (int64_t block = blockIdx.x; block < num_blocks; block += gridDim.x) {
+    const int64_t channel = block % plan.num_groups * kSize;
+    const int64_t share = block / plan.num_groups % plan.num_shares;
+    const int64_t image = block / plan.num_groups / plan.num_shares;
+    const Stage<kArgmax, kSize, scalar_t> stage(problem, image, channel);
+    for (int64_t first = share; first < problem.num_rois; first += kListed * plan.num_shares) {
+      stage.pool(first, plan.num_shares, output, argmax);
+    }
+  }
+}
+
+// ---- Forward, whichever way.
+
 template <bool kArgmax, int kSize, typename scalar_t>
 cudaError_t launch_pool_channels_last(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax,
                                       cudaStream_t stream) {
@@ -315,8 +726,32 @@ cudaError_t launch_pool_channels_last(const RoIPoolProblem& problem, scalar_t* o
                 tiling, Divider(problem.pooled_width), output, argmax);
 }
 
+// ROIPOOL_CUDA_FORWARD=direct leaves out the kernels that pool from shared memory: for comparisons.
+inline bool may_stage() {
+  static const char* const forward = std::getenv("ROIPOOL_CUDA_FORWARD");
+  return forward == nullptr || std::strcmp(forward, "direct") != 0;
+}
+
 template <bool kArgmax, typename scalar_t>
 cudaError_t launch_forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax, cudaStream_t stream) {
+  constexpr int kSize = 16 / sizeof(scalar_t);
+  bool aligned = true;  // which a slice of a larger map may not be
+  for (int64_t level = 0; level < problem.num_levels; ++level) {
+    aligned = aligned && reinterpret_cast<uintptr_t>(problem.levels[level].data) % 16 == 0;
+  }
+  const bool by_packs = aligned && problem.channels % kSize == 0;  // of adjacent channels
+  if (may_stage() && (!problem.channels_last || by_packs)) {
+    Device device;
+    const cudaError_t error = get_device(&device);
+    if (error != cudaSuccess) {
+      return error;
+    }
+    StagedPlan plan;
+    if (plan_staged<kSize, scalar_t>(problem, device, &plan)) {
+      return launch_with_shared_memory(device, pool_staged<kArgmax, kSize, scalar_t>, {plan.num_blocks(problem)},
+                                       plan.num_threads, plan.shared_bytes, stream, problem, plan, output, argmax);
+    }
+  }
   if (!problem.channels_last) {
     const Tiling tiling(problem.num_rois, problem.channels, problem.num_bins());
     const auto kernel =
@@ -324,14 +759,8 @@ cudaError_t launch_forward(const RoIPoolProblem& problem, scalar_t* output, int3
     return launch(kernel, tiling.blocks(), tiling.num_threads(), 0, stream, problem, tiling,
                   Divider(problem.pooled_width), output, argmax);
   }
-  constexpr int kSize = 16 / sizeof(scalar_t);
-  bool aligned = true;  // which a slice of a larger map may not be
-  for (int64_t level = 0; level < problem.num_levels; ++level) {
-    aligned = aligned && reinterpret_cast<uintptr_t>(problem.levels[level].data) % 16 == 0;
-  }
-  return aligned && problem.channels % kSize == 0
-             ? launch_pool_channels_last<kArgmax, kSize>(problem, output, argmax, stream)
-             : launch_pool_channels_last<kArgmax, 1>(problem, output, argmax, stream);
+  return by_packs ? launch_pool_channels_last<kArgmax, kSize>(problem, output, argmax, stream)
+                  : launch_pool_channels_last<kArgmax, 1>(problem, output, argmax, stream);
 }
 
 // output, argmax: [K, C, PH, PW]; argmax may be null
@@ -345,6 +774,8 @@ cudaError_t launch_forward(const RoIPoolProblem& problem, scalar_t* output, int3
 
 constexpr int kWarps = kThreads / kWarp;
 constexpr int64_t kStagedSlots = 2048;  // bins of the channels of a block that are in shared memory at a time
+constexpr int kStepsAhead = 4;
+static_assert(kStagedSlots / kWarps % (kWarp * kStepsAhead) == 0);
 
 // A block owns some channels and cells of one image: it sums their gradients in shared memory, one warp to a channel,
 // and writes each once. Shared memory:
@@ -371,13 +802,13 @@ struct ScatterPlan {
 // The channels of a block should be many enough to fill a sector of memory where they are adjacent, but few enough that
 // there are blocks for all multiprocessors. A plane that is too large for shared memory is split.
 template <typename sum_t>
-ScatterPlan plan_scatter(const RoIPoolProblem& problem, const FeatureMaps& maps, int64_t shared_bytes,
-                         int num_multiprocessors) {
+ScatterPlan plan_scatter(const RoIPoolProblem& problem, const FeatureMaps& maps, const Device& device) {
   const int64_t num_cells = maps.num_cells();
-  const int64_t room = (shared_bytes - ScatterPlan{}.shared_bytes<sum_t>()) / static_cast<int64_t>(sizeof(sum_t));
+  const int64_t room =
+      (device.shared_bytes - ScatterPlan{}.shared_bytes<sum_t>()) / static_cast<int64_t>(sizeof(sum_t));
   const auto too_many = [&](int channels) {
     const int64_t num_blocks = problem.num_images * divide_up(problem.channels, channels);
-    return channels * num_cells > room || (!problem.channels_last && num_blocks < 2 * num_multiprocessors);
+    return channels * num_cells > room || (!problem.channels_last && num_blocks < 2 * device.num_multiprocessors);
   };
   ScatterPlan plan{};
   plan.channels = kWarps;
@@ -425,16 +856,36 @@ __device__ int list_regions(const RoIPoolProblem& problem, int64_t level, int64_
   return all;
 }
 
-// sums[cell] += grad, lane after lane where several have the same cell; nothing for a cell of -1. For a whole warp.
+// sums[cells[i]] += grads[i] for i < count, a multiple of kWarp * kStepsAhead, in ascending order; nothing for a cell
+// of -1. For a whole warp, a lane to an i. Which lanes meet at a cell is found out for several steps ahead, as it need
+// not wait for the sums of the step before.
 template <typename sum_t>
-__device__ void add_in_order(sum_t* sums, int32_t cell, sum_t grad) {
-  const unsigned peers = __match_any_sync(kAllLanes, cell);
-  const int turn = __popc(peers & lanes_below());
-  for (int i = 0; __any_sync(kAllLanes, cell >= 0 && turn >= i); ++i) {
-    if (cell >= 0 && turn == i) {
-      sums[cell] += grad;
+__device__ void add_in_order(sum_t* sums, const int32_t* cells, const sum_t* grads, int count) {
+  for (int first = 0; first < count; first += kWarp * kStepsAhead) {
+    int32_t cell[kStepsAhead];
+    sum_t grad[kStepsAhead];
+    int turn[kStepsAhead];          // of this lane among those that it meets
+    unsigned waiting[kStepsAhead];  // lanes that do not have the first turn
+    for (int step = 0; step < kStepsAhead; ++step) {
+      cell[step] = cells[first + step * kWarp + lane()];
+      grad[step] = grads[first + step * kWarp + lane()];
     }
-    __syncwarp();
+    for (int step = 0; step < kStepsAhead; ++step) {
+      const unsigned peers = __match_any_sync(kAllLanes, cell[step]);
+      turn[step] = cell[step] < 0 ? -1 : __popc(peers & lanes_below());
+      waiting[step] = __ballot_sync(kAllLanes, turn[step] > 0);
+    }
+    for (int step = 0; step < kStepsAhead; ++step) {
+      for (int now = 0;; ++now) {
+        if (turn[step] == now) {
+          sums[cell[step]] += grad[step];
+        }
+        __syncwarp();
+        if (waiting[step] == 0 || !__any_sync(kAllLanes, turn[step] > now)) {
+          break;
+        }
+      }
+    }
   }
 }
 
@@ -491,10 +942,8 @@ __global__ void __launch_bounds__(kThreads)
         }
         __syncthreads();
         if (warp < channels) {
-          for (int s = lane(); s < plan.slots; s += kWarp) {
-            const int i = warp * plan.slots + s;
-            add_in_order(sums + static_cast<int64_t>(warp) * plan.num_cells, cells[i], grads[i]);
-          }
+          add_in_order(sums + static_cast<int64_t>(warp) * plan.num_cells, cells + warp * plan.slots,
+                       grads + warp * plan.slots, plan.slots);
         }
         __syncthreads();
       }
@@ -522,45 +971,21 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <typename index_t, typename scalar_t>
-cudaError_t launch_scatter(const RoIPoolProblem& problem, int64_t level, const ScatterPlan& plan, int most_shared_bytes,
-                           const scalar_t* grad_output, const int32_t* argmax, cudaStream_t stream) {
-  const auto kernel = scatter<index_t, scalar_t>;
-  // The most that the device has, whatever the plan: the attribute is the kernel's, and other threads set it, too.
-  const cudaError_t error =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_bytes);
-  return error != cudaSuccess
-             ? error
-             : launch(kernel, {problem.num_images * plan.num_groups * plan.num_parts}, kThreads,
-                      plan.shared_bytes<wide_t<scalar_t>>(), stream, problem, level, plan, grad_output, argmax);
-}
-
 // grad_output, argmax: [K, C, PH, PW]; the maps are grad_inputs, every element of which is written
 template <typename scalar_t>
 cudaError_t launch_backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const int32_t* argmax,
                             cudaStream_t stream) {
-  int device = 0;
-  int most_shared_bytes = 0;
-  int num_multiprocessors = 0;
-  for (const cudaError_t error :
-       {cudaGetDevice(&device),
-        cudaDeviceGetAttribute(&most_shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-        cudaDeviceGetAttribute(&num_multiprocessors, cudaDevAttrMultiProcessorCount, device)}) {
-    if (error != cudaSuccess) {
-      return error;
-    }
-  }
+  Device device;
+  cudaError_t error = get_device(&device);
   const bool few_bins = problem.num_bins() <= (UINT32_MAX - kStagedSlots) / kThreads;
-  const auto launch_level = few_bins ? launch_scatter<uint32_t, scalar_t> : launch_scatter<uint64_t, scalar_t>;
-  for (int64_t level = 0; level < problem.num_levels; ++level) {
-    const ScatterPlan plan =
-        plan_scatter<wide_t<scalar_t>>(problem, problem.levels[level], most_shared_bytes, num_multiprocessors);
-    const cudaError_t error = launch_level(problem, level, plan, most_shared_bytes, grad_output, argmax, stream);
-    if (error != cudaSuccess) {
-      return error;
-    }
+  const auto kernel = few_bins ? scatter<uint32_t, scalar_t> : scatter<uint64_t, scalar_t>;
+  for (int64_t level = 0; error == cudaSuccess && level < problem.num_levels; ++level) {
+    const auto plan = plan_scatter<wide_t<scalar_t>>(problem, problem.levels[level], device);
+    error = launch_with_shared_memory(device, kernel, {problem.num_images * plan.num_groups * plan.num_parts}, kThreads,
+                                      plan.template shared_bytes<wide_t<scalar_t>>(), stream, problem, level, plan,
+                                      grad_output, argmax);
   }
-  return cudaSuccess;
+  return error;
 }
 
 // ---- Gather.

@@ -41,12 +41,12 @@ _library: list[torch.library.Library] = []  # schemas last as long as it does
 
 def build(folder: Path, csrc: Path = CSRC) -> Path:
     """The library for the kernels in `csrc`, in `folder`; made anew where a source or the flags have changed."""
-    flags = ["-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off"]
+    flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off"]
     flags += ["-Wall", "-Wextra", "-Werror", "-DTORCH_TARGET_VERSION=0x020a000000000000", f"-I{HERE}", f"-I{csrc}"]
     flags += [flag for path in cpp_extension.include_paths() for flag in ["-isystem", path]]
     sanitizers = os.environ.get("ROIPOOL_SANITIZE")
     if sanitizers:
-        flags += [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
+        flags += ["-g", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
     link = [f"-L{path}" for path in cpp_extension.library_paths()] + ["-ltorch", "-ltorch_cpu"]
 
     digest = hashlib.sha256(repr([*flags, torch.__version__]).encode())

@@ -61,6 +61,19 @@ def check_many_regions():
             check_on_devices(x, random_rois(300, 2, 30.0, 30.0, seed=0), (7, 7), 1.0)
 
 
+def check_more_bins_than_cells():
+    """Maps that are pooled from shared memory, by regions of every reach; once, by more than are listed at a time."""
+    for layout, dtype, channels in [(contiguous, torch.float32, 6), (channels_last, torch.float16, 16)]:
+        for kind in ["distinct", "ties", "special"]:
+            x = layout(features((2, channels, 20, 30), dtype, seed=0, kind=kind))
+            check_on_devices(x, random_rois(100, 2, 20.0, 30.0, seed=0, wild=True), (3, 4), 1.0)
+    x = features((2, 4, 9, 9), torch.float32, seed=0)
+    check_on_devices(x, random_rois(1100, 2, 9.0, 9.0, seed=0, wild=True), (1, 1), 1.0)
+    x = features((1, 4, 15, 15), torch.float32, seed=0)  # raised three times before anything is pooled
+    check_on_devices(x, torch.tensor([[0.0, 0, 0, 14, 14]]).expand(60, 5), (2, 2), 1.0)
+
+
+check_more_bins_than_cells()
 check_random_problems()
 check_random_pyramids()
 check_many_regions()

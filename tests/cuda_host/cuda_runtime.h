@@ -57,6 +57,13 @@ void __stwb(T* to, T value) {
   *to = value;
 }
 
+// Fibers take turns of their own accord only.
+inline int atomicAdd(int* to, int value) {
+  const int before = *to;
+  *to += value;
+  return before;
+}
+
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
 // ---- The runtime.

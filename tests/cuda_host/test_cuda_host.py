@@ -15,6 +15,7 @@ from support import (
     features,
     problems,
     pyramid_problems,
+    random_rois,
 )
 
 from roipool import reference
@@ -57,6 +58,17 @@ def test_planes_larger_than_shared_memory(set_device, cuda_host, kilobytes, layo
     rois = torch.tensor([[0.0, 0, 0, 9, 9], [1.0, 0, 0, 9, 9]])
     grad_input = cuda_host.ops.roi_pool_backward(grad_output, rois, layout(argmax), 2, height, width)
     assert_same_bits(grad_input, grad_output + 0.0)
+
+
+def test_more_regions_than_are_listed_at_a_time(set_device, cuda_host):
+    set_device(*small_device(torch.float32))
+    x = features((2, 4, 9, 9), torch.float32, seed=0)
+    check_against_reference(cuda_host, x, random_rois(1100, 2, 9.0, 9.0, seed=0, wild=True), (1, 1), 1.0)
+
+
+def test_maps_that_are_raised_several_times_before_anything_is_pooled(cuda_host):
+    x = features((1, 4, 15, 15), torch.float32, seed=0)
+    check_against_reference(cuda_host, x, torch.tensor([[0.0, 0, 0, 14, 14]]).expand(60, 5), (2, 2), 1.0)
 
 
 def test_a_device_that_is_too_small_is_refused(set_device, cuda_host):
