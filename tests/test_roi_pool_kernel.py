@@ -95,6 +95,25 @@ def test_overlapping_memory(backend):
 
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("num_rois", [3, 30])
+def test_tensors_at_any_address(backend, num_rois, dtype, layout):
+    """Of no more than their elements' alignment, as slices of larger tensors may have."""
+
+    def moved(x):
+        storage = torch.empty(x.numel() + 1, dtype=dtype, device=backend.device)
+        return storage[1:].as_strided(x.shape, x.stride(), 1).copy_(x)
+
+    x = layout(features((2, 16, 9, 9), dtype, seed=0))
+    rois = random_rois(num_rois, 2, 9, 9, seed=0)
+    expected = reference.roi_pool(x, rois, (3, 2))
+    for input in [x.to(backend.device), moved(x)]:
+        out = moved(layout(torch.zeros_like(expected)))
+        backend.ops.roi_pool.out(input, rois.to(backend.device), 3, 2, 1.0, out=out)
+        assert_same_bits(out, expected)
+
+
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("num_rois", [0, 2, 20])
 @pytest.mark.parametrize(
     "shape", [(0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0), (0, 0, 0, 0), (2, 20, 0, 0), (1, 1, 0, 2**40)]

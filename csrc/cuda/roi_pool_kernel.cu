@@ -18,6 +18,13 @@
 #include "roi_pool.h"
 #include "roi_pool_op.h"
 
+#ifdef __CUDACC__
+#define ROIPOOL_PRAGMA(text) _Pragma(#text)
+#define ROIPOOL_UNROLL(count) ROIPOOL_PRAGMA(unroll count)
+#else
+#define ROIPOOL_UNROLL(count)
+#endif
+
 namespace roipool {
 
 // What a launch asks for beside its registers; each kernel divides it up.
@@ -361,12 +368,12 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks)
 //
 // Where no argmax is asked for, a cell may stand for several: it is raised to the maximum of 2 x 2 cells, of which it
 // is the first, then of 4 x 4, and of 8 x 8. A region is pooled from the largest squares that fit in all its bins: its
-// reach. Only maps without a NaN or a negative zero are raised, as the order of taking maxima does not show in them.
+// reach. Only planes without a NaN or a negative zero are raised, as the order of taking maxima does not show in them.
 
-constexpr int kListed = 1024;        // regions that are looked at together
+constexpr int kListed = 1024;        // regions that are pooled from one copy of the planes
+constexpr int kScanned = 512;        // that are looked at together, for those of an image
 constexpr int kListedWindows = 512;  // that are placed together: rows and columns of bins
 constexpr uint8_t kReaches = 4;      // 1, 2, 4 and 8 cells; written as 0 to 3
-constexpr uint8_t kUnlisted = kReaches;
 
 // As Window, for maps that fit in shared memory.
 struct ShortWindow {
@@ -379,11 +386,13 @@ struct ShortWindow {
 // What a block has in shared memory, beside its cells.
 struct StagedLists {
   ShortWindow windows[kListedWindows];  // of some regions, each: PH of rows, PW of columns
-  int32_t counts[kReaches];             // regions listed
-  int32_t nexts[kReaches];              // regions listed so far
-  int32_t special;                      // whether a cell is
-  uint16_t listed[kListed];             // regions, by reach
-  uint8_t reaches[kListed];             // of all that are looked at; kUnlisted where they are other blocks'
+  uint32_t listed[kListed];             // regions
+  uint16_t by_reach[kListed];           // places in the list, those of regions of the least reach first
+  uint8_t reaches[kListed];
+  int32_t num_listed;
+  int32_t counts[kReaches];  // regions of a reach
+  int32_t nexts[kReaches];   // those of them that by_reach has
+  int32_t special;           // whether a cell is
 };
 
 struct StagedPlan {
@@ -402,47 +411,45 @@ bool plan_staged(const RoIPoolProblem& problem, const Device& device, StagedPlan
   const int64_t shared_bytes = num_cells * sizeof(Pack<scalar_t, kSize>) + sizeof(StagedLists);
   if (problem.num_levels > 1 || problem.channels < kSize || num_cells == 0 || num_cells > INT16_MAX ||
       shared_bytes > device.shared_bytes || problem.num_images == 0 || problem.pooled_height >= kListedWindows ||
-      problem.pooled_height + problem.pooled_width > kListedWindows ||
+      problem.pooled_height + problem.pooled_width > kListedWindows || problem.num_rois > UINT32_MAX ||
       problem.num_rois * problem.num_bins() < problem.num_images * num_cells) {
     return false;
   }
-  // One wave of blocks, which have kMostThreads together on a multiprocessor: their registers fit then.
-  constexpr int64_t kLeastRegions = 32;  // that planes are copied for
-  const int64_t blocks_at_once = std::min<int64_t>(4, device.shared_bytes / shared_bytes);
-  const int64_t num_groups = divide_up(problem.channels, kSize);
-  const int64_t num_shares = blocks_at_once * device.num_multiprocessors / (problem.num_images * num_groups);
-  plan->num_groups = num_groups;
-  plan->num_shares = std::clamp<int64_t>(num_shares, 1, divide_up(problem.num_rois, kLeastRegions));
+  // A wave of blocks, as many as fit; but each should have as many bins to pool as cells to copy.
+  constexpr int64_t kReserved = 1024;  // bytes of shared memory that the system takes for each block
+  const int64_t fitting = std::min<int64_t>(4, (device.shared_bytes + kReserved) / (shared_bytes + kReserved));
+  const int64_t num_copies = problem.num_images * divide_up(problem.channels, kSize);
+  const int64_t most_shares = problem.num_rois * problem.num_bins() / (problem.num_images * num_cells);
+  plan->num_groups = divide_up(problem.channels, kSize);
+  plan->num_shares = std::clamp<int64_t>(fitting * device.num_multiprocessors / num_copies, 1, most_shares);
   plan->shared_bytes = shared_bytes;
-  plan->num_threads = static_cast<int>(kMostThreads / blocks_at_once / kWarp * kWarp);
-  return true;
+  // 1024 threads on a multiprocessor, which have 64 registers each.
+  const int64_t at_once = std::min(fitting, divide_up(plan->num_blocks(problem), device.num_multiprocessors));
+  plan->num_threads = static_cast<int>(kMostThreads / at_once / kWarp * kWarp);
+  return 2 * plan->num_blocks(problem) >= device.num_multiprocessors;
 }
 
-// The reach of a region: 0 where all its bins are empty by decree.
+// The least height and width of a region's bins that have a cell; 0 where none has.
 template <typename T>
-__device__ uint8_t reach_of(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi) {
+__device__ int32_t least_side(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi) {
   Axis<T> x;
   Axis<T> y;
   if (!locate_axes(problem, maps, roi, &x, &y)) {
     return 0;
   }
-  int32_t least = INT16_MAX;
-  const auto visit = [&](const Window& window) {
-    if (!window.empty() && window.hi - window.lo < least) {
-      least = window.hi - window.lo;
+  const auto least = [](const Axis<T>& axis, int64_t num_windows) {
+    int32_t side = 0;
+    for (int64_t i = 0; i < num_windows; ++i) {
+      const Window window = axis.window(i);
+      if (!window.empty() && (side == 0 || window.hi - window.lo < side)) {
+        side = window.hi - window.lo;
+      }
     }
+    return side;
   };
-  for (int64_t p = 0; p < problem.pooled_height; ++p) {
-    visit(y.window(p));
-  }
-  for (int64_t q = 0; q < problem.pooled_width; ++q) {
-    visit(x.window(q));
-  }
-  uint8_t reach = 0;
-  while (reach + 1 < kReaches && (2 << reach) <= least) {
-    ++reach;
-  }
-  return reach;
+  const int32_t height = least(y, problem.pooled_height);
+  const int32_t width = least(x, problem.pooled_width);
+  return height < width ? height : width;
 }
 
 // Of a region, row i of its bins, or column i - PH.
@@ -480,67 +487,92 @@ class Stage {
         cells_(reinterpret_cast<Cell*>(shared_memory)),
         lists_(*reinterpret_cast<StagedLists*>(cells_ + num_cells_)) {}
 
-  // Pools those of its image among the regions first, first + step, ..., kListed of them at most.
+  // Pools the regions of its image among first, first + step, and so on.
   __device__ void pool(int64_t first, int64_t step, scalar_t* output, int32_t* argmax) const {
-    const int32_t num_listed = list(first, step);
-    if (num_listed > 0) {
-      copy_planes();
-    }
-    __syncthreads();
-    if (lists_.special) {
-      pool_listed<false>(0, num_listed, 1, first, step, output, argmax);
-    } else {
-      int32_t begin = 0;
-      for (int reach = 0; begin < num_listed; ++reach) {
-        if (reach > 0) {
-          raise(1 << (reach - 1));
-        }
-        const int32_t end = begin + lists_.counts[reach];
-        pool_listed<true>(begin, end, 1 << reach, first, step, output, argmax);
-        begin = end;
+    while (first < problem_.num_rois) {
+      first = list(first, step);
+      const int32_t num_listed = lists_.num_listed;
+      if (num_listed > 0) {
+        sort_by_reach();
+        copy_planes();
+      }
+      __syncthreads();
+      if (lists_.special) {
+        pool_listed<false>(0, num_listed, 1, output, argmax);
+      } else {
+        pool_by_reach(num_listed, output, argmax);
       }
     }
-    __syncthreads();  // before the next ones are listed
   }
 
  private:
-  // Lists the regions, as i of first + i * step, those of the least reach first; returns how many. Those of no image
-  // are the first image's.
-  __device__ int32_t list(int64_t first, int64_t step) const {
-    for (int i = threadIdx.x; i < kReaches; i += blockDim.x) {
-      lists_.counts[i] = 0;
-      lists_.nexts[i] = 0;
+  // Lists regions until there are no more, or no room for more; returns where to go on. Regions of no image are taken
+  // by images in turn.
+  __device__ int64_t list(int64_t first, int64_t step) const {
+    if (threadIdx.x == 0) {
+      lists_.num_listed = 0;
+      lists_.special = 0;
     }
-    __syncthreads();
-    for (int i = threadIdx.x; i < kListed; i += blockDim.x) {
-      const int64_t k = first + i * step;
-      uint8_t reach = kUnlisted;
-      if (k < problem_.num_rois) {
-        const int64_t image = problem_.image_of_region(k);
-        if (image == image_ || (image < 0 && image_ == 0)) {
-          reach = kArgmax ? 0 : with_roi(problem_, k, [&](const auto* roi) { return reach_of(problem_, maps_, roi); });
-          atomicAdd(&lists_.counts[reach], 1);
+    if (threadIdx.x < kReaches) {
+      lists_.counts[threadIdx.x] = 0;
+      lists_.nexts[threadIdx.x] = 0;
+    }
+    int32_t num_listed = 0;
+    while (first < problem_.num_rois && num_listed + kScanned <= kListed) {
+      __syncthreads();  // before others are listed, all have read how many there are
+      for (int i = threadIdx.x; i < kScanned; i += blockDim.x) {
+        const int64_t k = first + i * step;
+        if (k < problem_.num_rois) {
+          const int64_t image = problem_.image_of_region(k);
+          if (image == image_ || (image < 0 && k % problem_.num_images == image_)) {
+            lists_.listed[atomicAdd(&lists_.num_listed, 1)] = static_cast<uint32_t>(k);
+          }
+        }
+      }
+      __syncthreads();
+      num_listed = lists_.num_listed;
+      first += kScanned * step;
+    }
+    return first;
+  }
+
+  __device__ void sort_by_reach() const {
+    for (int32_t i = threadIdx.x; i < lists_.num_listed; i += blockDim.x) {
+      uint8_t reach = 0;
+      if (!kArgmax) {
+        const int32_t side =
+            with_roi(problem_, lists_.listed[i], [&](const auto* roi) { return least_side(problem_, maps_, roi); });
+        while (reach + 1 < kReaches && (2 << reach) <= side) {
+          ++reach;
         }
       }
       lists_.reaches[i] = reach;
+      atomicAdd(&lists_.counts[reach], 1);
     }
     __syncthreads();
-    int32_t firsts[kReaches + 1] = {0};
-    for (int reach = 0; reach < kReaches; ++reach) {
-      firsts[reach + 1] = firsts[reach] + lists_.counts[reach];
-    }
-    for (int i = threadIdx.x; i < kListed; i += blockDim.x) {
-      for (int reach = 0; reach < kReaches; ++reach) {
-        if (lists_.reaches[i] == reach) {
-          lists_.listed[firsts[reach] + atomicAdd(&lists_.nexts[reach], 1)] = static_cast<uint16_t>(i);
-        }
+    for (int32_t i = threadIdx.x; i < lists_.num_listed; i += blockDim.x) {
+      int32_t place = atomicAdd(&lists_.nexts[lists_.reaches[i]], 1);
+      for (int reach = 0; reach < lists_.reaches[i]; ++reach) {
+        place += lists_.counts[reach];
       }
+      lists_.by_reach[place] = static_cast<uint16_t>(i);
     }
-    if (threadIdx.x == 0) {
-      lists_.special = 0;
+  }
+
+  __device__ void pool_by_reach(int32_t num_listed, scalar_t* output, int32_t* argmax) const {
+    int32_t begin = 0;
+    for (int reach = 0; begin < num_listed; ++reach) {
+      if (reach > 0) {
+        raise(1 << (reach - 1));
+      }
+      int32_t end = begin + lists_.counts[reach];
+      // A smaller reach does as well. Raising takes as long as pooling half as many bins as there are cells.
+      if (2 * (num_listed - end) * problem_.num_bins() < num_cells_) {
+        end = num_listed;
+      }
+      pool_listed<true>(begin, end, 1 << reach, output, argmax);
+      begin = end;
     }
-    __syncthreads();
-    return firsts[kReaches];
   }
 
   // Channels beyond the last are 0.
@@ -549,6 +581,7 @@ class Stage {
         static_cast<const scalar_t*>(maps_.data) + image_ * maps_.image_stride + channel_ * maps_.channel_stride;
     const int64_t channels = problem_.channels - channel_;
     bool special = false;
+    ROIPOOL_UNROLL(4)
     for (int32_t i = threadIdx.x; i < num_cells_; i += blockDim.x) {
       Cell cell{};
       if (problem_.channels_last) {
@@ -576,26 +609,34 @@ class Stage {
   __device__ void raise(int32_t reach) const {
     for (int32_t first = 0; first < num_cells_; first += blockDim.x) {
       const int32_t i = first + threadIdx.x;
-      Cell raised{};
+      wide_t<scalar_t> best[kSize];
+      for (int c = 0; c < kSize; ++c) {
+        best[c] = -INFINITY;
+      }
       for (const int32_t from : {i, i + reach, i + reach * width_, i + reach * width_ + reach}) {
         const Cell cell = cells_[from < num_cells_ ? from : num_cells_ - 1];
         for (int c = 0; c < kSize; ++c) {
-          const wide_t<scalar_t> value = cell.values[c];
-          raised.values[c] = from == i || value > raised.values[c] ? cell.values[c] : raised.values[c];
+          best[c] = std::fmax(best[c], static_cast<wide_t<scalar_t>>(cell.values[c]));
         }
       }
       __syncthreads();  // these cells are read by others; those before them no more
       if (i < num_cells_) {
+        Cell raised;
+        for (int c = 0; c < kSize; ++c) {
+          raised.values[c] = static_cast<scalar_t>(best[c]);
+        }
         cells_[i] = raised;
       }
     }
     __syncthreads();
   }
 
-  // Pools the regions listed at begin .. end-1. kPlain: no cell is special.
+  __device__ int64_t region_at(int32_t place) const { return lists_.listed[lists_.by_reach[place]]; }
+
+  // Pools the regions at the places begin .. end-1, and waits for all threads if there are any. kPlain: no cell is
+  // special.
   template <bool kPlain>
-  __device__ void pool_listed(int32_t begin, int32_t end, int32_t reach, int64_t first, int64_t step, scalar_t* output,
-                              int32_t* argmax) const {
+  __device__ void pool_listed(int32_t begin, int32_t end, int32_t reach, scalar_t* output, int32_t* argmax) const {
     const auto num_bins = static_cast<int32_t>(problem_.num_bins());
     const auto pooled_height = static_cast<int32_t>(problem_.pooled_height);
     const auto pooled_width = static_cast<int32_t>(problem_.pooled_width);
@@ -608,7 +649,7 @@ class Stage {
       const int32_t count = end - begin < at_a_time ? end - begin : at_a_time;
       for (int32_t i = threadIdx.x; i < count * num_windows; i += blockDim.x) {
         const int32_t region = by_windows.divide(i);
-        lists_.windows[i] = with_roi(problem_, first + lists_.listed[begin + region] * step, [&](const auto* roi) {
+        lists_.windows[i] = with_roi(problem_, region_at(begin + region), [&](const auto* roi) {
           return locate_window(problem_, maps_, roi, i - region * num_windows);
         });
       }
@@ -620,7 +661,7 @@ class Stage {
         const ShortWindow* rows = lists_.windows + region * num_windows;
         const ShortWindow* columns = rows + pooled_height;
         const auto maxima = pool_bin<kPlain>(rows[p], columns[bin - p * pooled_width], reach);
-        write(maxima, first + lists_.listed[begin + region] * step, bin, output, argmax);
+        write(maxima, region_at(begin + region), bin, output, argmax);
       }
       __syncthreads();  // before the windows of other regions replace these
     }
@@ -632,12 +673,11 @@ class Stage {
     if (row.empty() || column.empty()) {
       return maxima;
     }
-    const int32_t first = row.lo * width_ + column.lo;
-    maxima.values = cells_[first];
     wide_t<scalar_t> best[kSize];
     for (int i = 0; i < kSize; ++i) {
-      best[i] = maxima.values.values[i];
-      maxima.cells.values[i] = first;
+      best[i] = -INFINITY;
+      maxima.values.values[i] = static_cast<scalar_t>(best[i]);
+      maxima.cells.values[i] = row.lo * width_ + column.lo;
     }
     // Squares lie side by side, but for the last ones, which end where the bin does.
     for (int32_t y = row.lo;; y = y + 2 * reach < row.hi ? y + reach : row.hi - reach) {
@@ -708,9 +748,7 @@ __global__ void __launch_bounds__(kMostThreads)
     const int64_t share = block / plan.num_groups % plan.num_shares;
     const int64_t image = block / plan.num_groups / plan.num_shares;
     const Stage<kArgmax, kSize, scalar_t> stage(problem, image, channel);
-    for (int64_t first = share; first < problem.num_rois; first += kListed * plan.num_shares) {
-      stage.pool(first, plan.num_shares, output, argmax);
-    }
+    stage.pool(share, plan.num_shares, output, argmax);
   }
 }
 
@@ -735,7 +773,7 @@ inline bool may_stage() {
 template <bool kArgmax, typename scalar_t>
 cudaError_t launch_forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax, cudaStream_t stream) {
   constexpr int kSize = 16 / sizeof(scalar_t);
-  bool aligned = true;  // which a slice of a larger map may not be
+  bool aligned = reinterpret_cast<uintptr_t>(output) % 16 == 0;  // which slices of larger tensors may not be
   for (int64_t level = 0; level < problem.num_levels; ++level) {
     aligned = aligned && reinterpret_cast<uintptr_t>(problem.levels[level].data) % 16 == 0;
   }
