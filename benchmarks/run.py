@@ -350,13 +350,14 @@ def plot(results: list[Result], path: Path) -> None:
         bars = {(r.workload, r.dtype, r.layout, r.mode): r.over_roipool for r in results if r.peer == peer}
         rows = [problems.index(problem) + 0.8 * (i + 0.5) / len(peers) - 0.4 for problem in bars]
         drawn = axes.barh(rows, list(bars.values()), height=0.8 / len(peers), label=peer)
-        axes.bar_label(drawn, fmt="%.2g", fontsize=7, padding=2)
+        axes.bar_label(drawn, fmt="%.3g", fontsize=7, padding=2)
     axes.set_yticks(range(len(problems)), [" ".join(problem) for problem in problems])
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xlabel("time over roipool's (median)")
-    axes.legend()
+    axes.margins(x=0.05, y=0.01)
+    figure.legend(loc="outside upper center", ncols=4)
     figure.savefig(path, dpi=100)
 
 
