@@ -26,6 +26,7 @@ CALLS = 2000  # in a row
 def capture(call: Call) -> Callable[[], None]:
     """The call as a CUDA graph."""
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):  # once before it is captured, as PyTorch asks for
         call()
     torch.cuda.current_stream().wait_stream(stream)

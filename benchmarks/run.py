@@ -211,8 +211,8 @@ def copies_beyond_the_cache(parts: list[Part]) -> list[list[Part]]:
         return [parts]
     cache = torch.cuda.get_device_properties(parts[0].input.device).L2_cache_size
     count = min(32, math.ceil(2 * cache / max(1, sum(part.input.nbytes for part in parts))) + 1)
-    copies = [[Part(part.input.clone(), part.rois.clone(), part.spatial_scale) for part in parts] for _ in range(count)]
-    return [parts, *copies[1:]]
+    copies = [[Part(p.input.clone(), p.rois.clone(), p.spatial_scale) for p in parts] for _ in range(count - 1)]
+    return [parts, *copies]
 
 
 def in_turn(calls: list[Call]) -> Call:

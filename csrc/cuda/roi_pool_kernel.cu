@@ -181,13 +181,19 @@ __device__ Bin locate_bin(const RoIPoolProblem& problem, const FeatureMaps& maps
   return locate_axes(problem, maps, roi, &x, &y) ? Bin{y.window(p), x.window(q)} : Bin{};
 }
 
+// function(roi) for region k.
+template <typename Function>
+__device__ auto with_roi(const RoIPoolProblem& problem, int64_t k, const Function& function) {
+  return problem.rois_are_double ? function(static_cast<const double*>(problem.rois) + 5 * k)
+                                 : function(static_cast<const float*>(problem.rois) + 5 * k);
+}
+
 // A bin of region k, in the maps of its level.
 __device__ Bin locate_bin(const RoIPoolProblem& problem, const FeatureMaps& maps, const Divider& pooled_width,
                           int64_t k, int64_t bin) {
   const int64_t p = pooled_width.divide(bin);
   const int64_t q = bin - p * problem.pooled_width;
-  return problem.rois_are_double ? locate_bin(problem, maps, static_cast<const double*>(problem.rois) + 5 * k, p, q)
-                                 : locate_bin(problem, maps, static_cast<const float*>(problem.rois) + 5 * k, p, q);
+  return with_roi(problem, k, [&](const auto* roi) { return locate_bin(problem, maps, roi, p, q); });
 }
 
 // How blocks share the elements of a region's result. It is num_runs runs of run_length adjacent packs:
@@ -401,7 +407,9 @@ struct StagedPlan {
   int64_t shared_bytes;  // of a block
   int num_threads;
 
-  int64_t num_blocks(const RoIPoolProblem& problem) const { return problem.num_images * num_groups * num_shares; }
+  ROIPOOL_HOST_DEVICE int64_t num_blocks(const RoIPoolProblem& problem) const {
+    return problem.num_images * num_groups * num_shares;
+  }
 };
 
 // False where planes do not fit, or are not worth copying.
@@ -418,10 +426,10 @@ bool plan_staged(const RoIPoolProblem& problem, const Device& device, StagedPlan
   // A wave of blocks, as many as fit; but each should have as many bins to pool as cells to copy.
   constexpr int64_t kReserved = 1024;  // bytes of shared memory that the system takes for each block
   const int64_t fitting = std::min<int64_t>(4, (device.shared_bytes + kReserved) / (shared_bytes + kReserved));
-  const int64_t num_copies = problem.num_images * divide_up(problem.channels, kSize);
   const int64_t most_shares = problem.num_rois * problem.num_bins() / (problem.num_images * num_cells);
   plan->num_groups = divide_up(problem.channels, kSize);
-  plan->num_shares = std::clamp<int64_t>(fitting * device.num_multiprocessors / num_copies, 1, most_shares);
+  plan->num_shares = std::clamp<int64_t>(fitting * device.num_multiprocessors / (problem.num_images * plan->num_groups),
+                                         1, most_shares);
   plan->shared_bytes = shared_bytes;
   // 1024 threads on a multiprocessor, which have 64 registers each.
   const int64_t at_once = std::min(fitting, divide_up(plan->num_blocks(problem), device.num_multiprocessors));
@@ -462,13 +470,6 @@ __device__ ShortWindow locate_window(const RoIPoolProblem& problem, const Featur
   }
   const Window window = i < problem.pooled_height ? y.window(i) : x.window(i - problem.pooled_height);
   return {static_cast<int16_t>(window.lo), static_cast<int16_t>(window.hi)};
-}
-
-// function(roi) for region k.
-template <typename Function>
-__device__ auto with_roi(const RoIPoolProblem& problem, int64_t k, const Function& function) {
-  return problem.rois_are_double ? function(static_cast<const double*>(problem.rois) + 5 * k)
-                                 : function(static_cast<const float*>(problem.rois) + 5 * k);
 }
 
 // A block's work on some channels of an image. Its functions are for whole blocks: all threads call them.
@@ -742,7 +743,7 @@ class Stage {
 template <bool kArgmax, int kSize, typename scalar_t>
 __global__ void __launch_bounds__(kMostThreads)
     pool_staged(const RoIPoolProblem problem, const StagedPlan plan, scalar_t* output, int32_t* argmax) {
-  const int64_t num_blocks = problem.num_images * plan.num_groups * plan.num_shares;
+  const int64_t num_blocks = plan.num_blocks(problem);
   for (int64_t block = blockIdx.x; block < num_blocks; block += gridDim.x) {
     const int64_t channel = block % plan.num_groups * kSize;
     const int64_t share = block / plan.num_groups % plan.num_shares;
