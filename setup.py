@@ -67,7 +67,17 @@ def torch_headers_as_system() -> list[str]:
     return [flag for path in cpp_extension.include_paths() for flag in ["-isystem", path]]
 
 
+def sources(folder: str, suffix: str) -> list[str]:
+    """The files of a folder of csrc/, and of the folders in it."""
+    return sorted(glob(f"csrc/{folder}/**/*{suffix}", recursive=True))
+
+
 # ---- CUDA.
+
+
+def cuda_headers() -> list[str]:
+    """Every header that a CUDA source may include."""
+    return [*sorted(glob("csrc/*.h")), *sources("ops", ".h"), *sources("cuda", ".h"), *sources("cuda", ".cuh")]
 
 
 def ask_nvcc(nvcc: Path | str, pattern: str, *arguments: str) -> list[str]:
@@ -128,14 +138,14 @@ def cuda_extension(nvcc: Path):
     threads = os.environ.get("MAX_JOBS") or str(os.cpu_count())
     flags = ["-O3", "-fmad=false", "-Xcompiler=-fvisibility=hidden", f"--threads={threads}"]
     # Nothing tells ninja which headers nvcc has read, beside a torch without CUDA: another command line does.
-    headers = sorted(Path("csrc").glob("*.h"))
+    headers = [Path(path) for path in cuda_headers()]
     flags.append(f"-DROIPOOL_HEADERS={hashlib.sha256(b''.join(path.read_bytes() for path in headers)).hexdigest()}")
     if WERROR:
         flags += ["-Werror=all-warnings", "-Xcompiler=-Wall,-Wextra,-Werror", *torch_headers_as_system()]
         flags += ["-Xptxas=--warn-on-spills,--warn-on-local-memory-usage"]
     extension = CppExtension(
         "roipool._C_cuda",
-        glob("csrc/cuda/*.cu"),
+        sources("cuda", ".cu"),
         include_dirs=[os.path.abspath("csrc")],
         define_macros=[*DEFINES, ("USE_CUDA", None)],
         extra_compile_args={"cxx": [], "nvcc": flags},
@@ -144,7 +154,7 @@ def cuda_extension(nvcc: Path):
             *["-Wl,--no-as-needed", "-ltorch", "-Wl,--as-needed"],
             *[f"-L{home}/lib64", f"-L{home}/lib", "-lcudart_static", "-ldl", "-lrt", "-lpthread"],
         ],
-        depends=glob("csrc/*.h"),
+        depends=cuda_headers(),
     )
     extension.libraries = []
     return extension
@@ -159,11 +169,11 @@ def cpu_extension(nvcc: Path | None):
         defines.append(("ROIPOOL_CUDA_ARCHITECTURES", f'"{" ".join(cuda_architectures(nvcc))}"'))
     extension = CppExtension(
         "roipool._C",
-        ["csrc/module.cpp", "csrc/library.cpp", *sorted(glob("csrc/cpu/*.cpp"))],
+        ["csrc/python_module.cpp", *sources("ops", ".cpp"), *sources("cpu", ".cpp")],
         include_dirs=[os.path.abspath("csrc"), pybind11.get_include()],
         define_macros=defines,
         extra_compile_args=compile_flags(),
-        depends=glob("csrc/*.h") + glob("csrc/cpu/*.h"),
+        depends=[*glob("csrc/*.h"), *sources("ops", ".h"), *sources("cpu", ".h")],
     )
     # CppExtension also links c10 and torch_python, which a library on the stable ABI has no business with.
     extension.libraries = ["torch", "torch_cpu"]

@@ -61,11 +61,11 @@ class Bug(NamedTuple):
     on_cuda_host: bool = False  # whether the CUDA kernels, executed on the host, have it as well: found there, too
 
 
-GEOMETRY = "csrc/roi_geometry.h"
-KERNEL_CPP = "csrc/cpu/roi_pool_kernel.cpp"
-LANES = "csrc/cpu/inner_loops.h"
-LOOPS = "csrc/cpu/inner_loops_impl.h"
-OP = "csrc/roi_pool_op.h"
+GEOMETRY = "csrc/geometry.h"
+KERNEL_CPP = "csrc/cpu/register.cpp"
+LANES = "csrc/cpu/simd/loops.h"
+LOOPS = "csrc/cpu/simd/target.h"
+OP = "csrc/ops/operators.h"
 FAKE, FUNCTIONS, VMAP = "roipool/_library.py", "roipool/autograd.py", "roipool/vmap.py"
 CALL, MODULE = "roipool/functional.py", "roipool/modules.py"
 MXNET_PY, ONNX_PY, REFERENCE_PY = "roipool/mxnet.py", "roipool/onnx.py", "roipool/reference.py"

@@ -1,8 +1,8 @@
-// The operators of csrc/cuda/roi_pool_kernel.cu on the host, for CPU tensors: torch.ops.roipool_cuda_host.*. Their
+// The operators of csrc/cuda/register.cu on the host, for CPU tensors: torch.ops.roipool_cuda_host.*. Their
 // schemas come from Python (build.py).
 #include "cuda_runtime.h"
 // The kernels themselves, from the folder that is given to the compiler.
-#include "cuda/roi_pool_kernel.cu"
+#include "cuda/register.cu"
 
 namespace roipool {
 namespace {

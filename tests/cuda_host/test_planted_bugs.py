@@ -12,7 +12,7 @@ import pytest
 from cuda_host.build import CSRC
 
 CHECK = Path(__file__).parent / "check.py"
-KERNEL = Path("cuda") / "roi_pool_kernel.cu"
+KERNEL = Path("cuda") / "register.cu"
 
 # What is replaced, and by what. A pattern must be found just once.
 BARRIER = r"\s*__syncthreads\(\);"

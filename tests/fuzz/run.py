@@ -23,7 +23,7 @@ from torch.utils import cpp_extension
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
 CORPUS = HERE / "corpus.zip"
-SOURCES = [HERE / "fuzz_operators.cpp", CSRC / "library.cpp", *sorted((CSRC / "cpu").glob("*.cpp"))]
+SOURCES = [HERE / "fuzz_operators.cpp", CSRC / "ops" / "schemas.cpp", *sorted((CSRC / "cpu").rglob("*.cpp"))]
 COVERED = "-fsanitize-coverage=inline-8bit-counters,pc-table"
 SANITIZED = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", COVERED]
 ENVIRONMENT = {

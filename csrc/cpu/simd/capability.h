@@ -1,7 +1,7 @@
 // Which of the inner loops run: chosen once, for the processor that the library was loaded on.
 #pragma once
 
-#include "cpu/inner_loops.h"
+#include "cpu/simd/loops.h"
 
 namespace roipool {
 

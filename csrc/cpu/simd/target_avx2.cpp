@@ -8,7 +8,7 @@
 
 #define ROIPOOL_VECTOR_BYTES 32
 #define ROIPOOL_LEVEL kInnerLoopsAvx2
-#include "cpu/inner_loops_impl.h"
+#include "cpu/simd/target.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -1,4 +1,4 @@
-#include "cpu/capability.h"
+#include "cpu/simd/capability.h"
 
 #include <cstdlib>
 #include <stdexcept>

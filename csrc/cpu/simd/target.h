@@ -9,7 +9,7 @@
 #include <cstddef>
 #include <utility>
 
-#include "cpu/inner_loops.h"
+#include "cpu/simd/loops.h"
 
 #if defined(__GNUC__)                     // Clang, too
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors passed by value: only to functions that are inlined

@@ -15,7 +15,7 @@
 
 #include <cstdint>
 
-#include "roi_geometry.h"
+#include "geometry.h"
 
 namespace roipool {
 

@@ -24,7 +24,7 @@
 #include <tuple>
 #include <vector>
 
-#include "roi_pool.h"
+#include "problem.h"
 
 namespace roipool {
 

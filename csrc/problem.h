@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "roi_geometry.h"
+#include "geometry.h"
 
 namespace roipool {
 

@@ -9,7 +9,7 @@
 
 #define ROIPOOL_VECTOR_BYTES 64
 #define ROIPOOL_LEVEL kInnerLoopsAvx512
-#include "cpu/inner_loops_impl.h"
+#include "cpu/simd/target.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "cpu/capability.h"
+#include "cpu/simd/capability.h"
 
 namespace {
 

@@ -15,8 +15,8 @@
 #include <cstring>
 #include <type_traits>
 
-#include "roi_pool.h"
-#include "roi_pool_op.h"
+#include "ops/operators.h"
+#include "problem.h"
 
 #ifdef __CUDACC__
 #define ROIPOOL_PRAGMA(text) _Pragma(#text)

@@ -20,9 +20,9 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 
-#include "cpu/capability.h"
-#include "roi_pool.h"
-#include "roi_pool_op.h"
+#include "cpu/simd/capability.h"
+#include "ops/operators.h"
+#include "problem.h"
 
 namespace roipool {
 namespace {
