@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <new>
+
+namespace roipool {
+namespace {
+
+// Scratch memory: not initialised, aligned to lines of cache, so that no load of a vector spans two of them.
+template <typename T>
+class Scratch {
+ public:
+  explicit Scratch(int64_t size)
+      : data_(size == 0 ? nullptr : static_cast<T*>(::operator new(size * sizeof(T), kAlignment))) {}
+
+  T* get() const { return data_.get(); }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+
+  struct Delete {
+    void operator()(T* data) const { ::operator delete(data, kAlignment); }
+  };
+
+  std::unique_ptr<T, Delete> data_;
+};
+
+// The same, of a size that is not known beforehand.
+template <typename T>
+class GrowingScratch {
+ public:
+  // What it held is lost.
+  T* get(int64_t size) {
+    if (size > size_) {
+      size_ = 0;
+      scratch_ = Scratch<T>(0);  // not two at a time
+      scratch_ = Scratch<T>(size);
+      size_ = size;
+    }
+    return scratch_.get();
+  }
+
+ private:
+  Scratch<T> scratch_{0};
+  int64_t size_ = 0;
+};
+
+}  // namespace
+}  // namespace roipool

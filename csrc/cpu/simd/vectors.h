@@ -1,0 +1,106 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#if defined(__GNUC__)                     // Clang, too
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors passed by value: only to functions that are inlined
+#endif
+
+#define ROIPOOL_INLINE inline __attribute__((always_inline))
+#define ROIPOOL_UNROLL _Pragma("GCC unroll 32")  // Clang knows it too. It keeps arrays of vectors in registers.
+
+namespace roipool {
+namespace {
+
+constexpr int64_t kVectorBytes = ROIPOOL_VECTOR_BYTES;
+
+template <typename T, int64_t kCount>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(kCount * sizeof(T))));
+};
+
+template <typename T, int64_t kCount>
+using Vector = typename VectorOf<T, kCount>::type;
+
+// The lanes of a register.
+template <typename T>
+constexpr int64_t kLanes = kVectorBytes / static_cast<int64_t>(sizeof(T));
+
+template <typename V, typename T>
+ROIPOOL_INLINE V load(const T* from) {
+  V vector;
+  __builtin_memcpy(&vector, from, sizeof vector);
+  return vector;
+}
+
+// Of `count` lanes if these are less than a register has, and 0 in the others.
+template <typename V, typename T>
+ROIPOOL_INLINE V load_some(const T* from, int64_t count) {
+  V vector{};
+  if (count >= static_cast<int64_t>(sizeof vector / sizeof(T))) {
+    vector = load<V>(from);
+  } else if (count > 0) {
+    __builtin_memcpy(&vector, from, count * sizeof(T));
+  }
+  return vector;
+}
+
+template <typename V, typename T>
+ROIPOOL_INLINE void store(V vector, T* to) {
+  __builtin_memcpy(to, &vector, sizeof vector);
+}
+
+ROIPOOL_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// ---- Transposition of N x N lanes, N those of a register, in log2(N) rounds that zip vector i with vector i + N/2.
+
+template <bool kUpperHalf, typename V, size_t... kLane>
+ROIPOOL_INLINE V zip(V a, V b, std::index_sequence<kLane...>) {
+  constexpr size_t n = sizeof...(kLane);
+  constexpr size_t first = kUpperHalf ? n / 2 : 0;
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, (first + kLane / 2 + (kLane % 2) * n)...);
+#else
+  return __builtin_shuffle(a, b, decltype(a == b){(first + kLane / 2 + (kLane % 2) * n)...});
+#endif
+}
+
+template <int64_t kCount, typename V>
+ROIPOOL_INLINE void transpose(V (&rows)[kCount]) {
+  constexpr auto kAllLanes = std::make_index_sequence<kCount>{};
+  V zipped[kCount];
+  ROIPOOL_UNROLL
+  for (int64_t round = 1; round < kCount; round *= 2) {
+    ROIPOOL_UNROLL
+    for (int64_t i = 0; i < kCount / 2; ++i) {
+      zipped[2 * i] = zip<false>(rows[i], rows[i + kCount / 2], kAllLanes);
+      zipped[2 * i + 1] = zip<true>(rows[i], rows[i + kCount / 2], kAllLanes);
+    }
+    ROIPOOL_UNROLL
+    for (int64_t i = 0; i < kCount; ++i) {
+      rows[i] = zipped[i];
+    }
+  }
+}
+
+// Transposes a square in memory; of the rows of `from`, those after `count` are not read.
+template <typename T>
+ROIPOOL_INLINE void transpose_square(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t count) {
+  constexpr int64_t kCount = kLanes<T>;
+  using V = Vector<T, kCount>;
+  V rows[kCount];
+  ROIPOOL_UNROLL
+  for (int64_t i = 0; i < kCount; ++i) {
+    rows[i] = load<V>(from + min(i, count - 1) * from_stride);
+  }
+  transpose(rows);
+  ROIPOOL_UNROLL
+  for (int64_t i = 0; i < kCount; ++i) {
+    store(rows[i], to + i * to_stride);
+  }
+}
+
+}  // namespace
+}  // namespace roipool

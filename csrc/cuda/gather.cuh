@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "cuda/launch.cuh"
+#include "cuda/regions.cuh"
+#include "cuda/tiling.cuh"
+#include "problem.h"
+
+namespace roipool {
+namespace {
+
+// argmax, output: [K, C, PH, PW]. Positions and runs are bins and channels, or channels and bins.
+template <bool kPyramid, typename scalar_t>
+__global__ void __launch_bounds__(kThreads)
+    gather(const RoIPoolProblem problem, const Tiling tiling, const int32_t* argmax, scalar_t* output) {
+  for_each_tile(tiling, [&](const Tile& tile) {
+    const FeatureMaps& maps = maps_of_region<kPyramid>(problem, tile.k);
+    const int64_t num_cells = maps.num_cells();
+    const int64_t image = problem.image_of_region(tile.k);
+    const scalar_t* map = static_cast<const scalar_t*>(maps.data) + (image < 0 ? 0 : image) * maps.image_stride;
+    for (int64_t run = tile.run; run < tile.end_run; run += tiling.runs_at_once) {
+      const int64_t i = tile.k * problem.region_stride + run * tiling.run_length + tile.position;
+      const int64_t c = problem.channels_last ? tile.position : run;
+      const int32_t cell = argmax[i];
+      const bool is_cell = image >= 0 && cell >= 0 && cell < num_cells;
+      output[i] = is_cell ? map[c * maps.channel_stride + cell * maps.cell_stride] : scalar_t(0);
+    }
+  });
+}
+
+// argmax, output: [K, C, PH, PW]
+template <typename scalar_t>
+cudaError_t launch_gather(const RoIPoolProblem& problem, const int32_t* argmax, scalar_t* output, cudaStream_t stream) {
+  const Tiling tiling = problem.channels_last ? Tiling(problem.num_rois, problem.num_bins(), problem.channels)
+                                              : Tiling(problem.num_rois, problem.channels, problem.num_bins());
+  const auto kernel = problem.num_levels > 1 ? gather<true, scalar_t> : gather<false, scalar_t>;
+  return launch(kernel, tiling.blocks(), tiling.num_threads(), 0, stream, problem, tiling, argmax, output);
+}
+
+}  // namespace
+}  // namespace roipool
