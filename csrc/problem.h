@@ -1,20 +1,19 @@
-// The operator as plain data, free of torch, so that a kernel can be compiled and tested without it.
+// Describes one call of any of the operators as plain data, free of torch, so that kernels can be compiled and tested
+// without it; and states the rules that all kernels share.
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
+#include "dtypes.h"
 #include "geometry.h"
+#include "host_device.h"
 
 namespace roipool {
 
-// Half-precision numbers are compared, and their gradients summed, as floats.
-template <typename scalar_t>
-using wide_t = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
-
-// The feature maps of a batch, at one level where there are several.
+// Describes the feature maps of a batch; of one level, where there are several.
 struct FeatureMaps {
-  void* data;              // [N, C, H, W]: input, or grad_input in the backward
+  const void* input;       // [N, C, H, W], read by forward and gather; null in the backward
+  void* grad_input;        // [N, C, H, W], written by the backward; null in forward and gather
   int64_t height;          // H, in cells
   int64_t width;           // W, in cells
   double spatial_scale;    // cells per image pixel
@@ -27,36 +26,65 @@ struct FeatureMaps {
 
 constexpr int64_t kMaxLevels = 8;
 
-// One call of any of the operators.
 struct RoIPoolProblem {
-  FeatureMaps levels[kMaxLevels];       // of a feature pyramid, finest first; a single one where there is no pyramid
+  FeatureMaps levels[kMaxLevels];       // of a feature pyramid, finest first; just one where there is no pyramid
   double level_bounds[kMaxLevels - 1];  // see level_of()
   int64_t num_levels;
-  int64_t num_images;      // N
-  const void* rois;        // [K, 5], contiguous: batch_index, x1, y1, x2, y2
-  bool rois_are_double;    // else float
-  bool channels_last;      // the memory format of maps, output and argmax alike
-  int64_t num_rois;        // K
-  int64_t channels;        // C
-  int64_t pooled_height;   // PH
-  int64_t pooled_width;    // PW
-  int64_t region_stride;   // of output and argmax [K, C, PH, PW], in elements
-  int64_t channel_stride;  // PH*PW where contiguous, 1 where channels_last
-  int64_t bin_stride;      // 1 where contiguous, C where channels_last; bin = p * PW + q
+  int64_t num_images;             // N
+  DType dtype;                    // of maps and output
+  const void* rois;               // [K, 5], contiguous: batch_index, x1, y1, x2, y2
+  bool rois_are_double;           // else float
+  bool channels_last;             // the memory format of maps, output and argmax alike
+  int64_t num_rois;               // K
+  int64_t channels;               // C
+  int64_t pooled_height;          // PH
+  int64_t pooled_width;           // PW
+  int64_t output_region_stride;   // of output and argmax [K, C, PH, PW], in elements
+  int64_t output_channel_stride;  // PH*PW where contiguous, 1 where channels_last
+  int64_t output_bin_stride;      // 1 where contiguous, C where channels_last; bin_index = p * PW + q
 
   ROIPOOL_HOST_DEVICE int64_t num_bins() const { return pooled_height * pooled_width; }
 
-  // The image that region k belongs to, or -1.
-  ROIPOOL_HOST_DEVICE int64_t image_of_region(int64_t k) const {
-    return rois_are_double ? image_of(static_cast<const double*>(rois) + 5 * k, num_images)
-                           : image_of(static_cast<const float*>(rois) + 5 * k, num_images);
+  // Calls function(roi) with the row of `rois` that describes region k: a const float* or a const double*.
+  ROIPOOL_NO_HOST_DEVICE_CHECK
+  template <typename Function>
+  ROIPOOL_HOST_DEVICE auto with_roi(int64_t k, const Function& function) const {
+    return rois_are_double ? function(static_cast<const double*>(rois) + 5 * k)
+                           : function(static_cast<const float*>(rois) + 5 * k);
   }
 
-  // The level that region k is pooled from.
+  // Returns the image that region k belongs to, or -1.
+  ROIPOOL_HOST_DEVICE int64_t image_of_region(int64_t k) const {
+    return with_roi(k, [this](const auto* roi) { return image_of(roi, num_images); });
+  }
+
+  // Returns the level that region k is pooled from.
   ROIPOOL_HOST_DEVICE int64_t level_of_region(int64_t k) const {
-    return rois_are_double ? level_of(static_cast<const double*>(rois) + 5 * k, level_bounds, num_levels)
-                           : level_of(static_cast<const float*>(rois) + 5 * k, level_bounds, num_levels);
+    return with_roi(k, [this](const auto* roi) { return level_of(roi, level_bounds, num_levels); });
   }
 };
+
+// Places a region on maps: bin (p, q) has the cells y->bin_cells(p) by x->bin_cells(q). Returns the image that they lie
+// in, or -1 where every bin is empty, because the batch index is no image's or a coordinate is not finite.
+template <typename T>
+ROIPOOL_HOST_DEVICE int64_t place_region(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi,
+                                         Axis<T>* x, Axis<T>* y) {
+  const int64_t image = image_of(roi, problem.num_images);
+  const T spatial_scale = static_cast<T>(maps.spatial_scale);
+  return image >= 0 && make_axis(roi[1], roi[3], spatial_scale, maps.width, problem.pooled_width, x) &&
+                 make_axis(roi[2], roi[4], spatial_scale, maps.height, problem.pooled_height, y)
+             ? image
+             : -1;
+}
+
+// Returns whether a cell's value replaces the best of its bin so far, where cells are visited in row-major order: it is
+// greater, or NaN. That is the rule of torch.nn.functional.max_pool2d.
+template <typename T>
+ROIPOOL_HOST_DEVICE bool replaces(T value, T best) {
+  return value > best || value != value;
+}
+
+// Returns whether an element of argmax names a cell. It names none in an empty bin; callers may pass any number.
+ROIPOOL_HOST_DEVICE bool is_cell(int32_t argmax, int64_t num_cells) { return argmax >= 0 && argmax < num_cells; }
 
 }  // namespace roipool

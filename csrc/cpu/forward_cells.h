@@ -6,8 +6,7 @@
 #include "cpu/regions.h"
 #include "problem.h"
 
-namespace roipool {
-namespace {
+namespace roipool::cpu {
 
 // Pools one channel of one region cell by cell from the map as it lies in memory: the plain form of what the inner
 // loops do, for what is too little for them, or too large. argmax may be null.
@@ -16,10 +15,10 @@ void pool_channel(const LevelProblem& problem, const Bins& bins, int64_t image, 
                   int32_t* argmax) {
   const FeatureMaps& maps = problem.maps;
   const int64_t cell_stride = kChannelsLast ? maps.cell_stride : 1;
-  const scalar_t* map = static_cast<const scalar_t*>(maps.data) + image * maps.image_stride + c * maps.channel_stride;
-  int64_t to = k * problem.region_stride + c * problem.channel_stride;
-  for (const Window row : bins.rows()) {
-    for (const Window column : bins.columns()) {
+  const scalar_t* map = static_cast<const scalar_t*>(maps.input) + image * maps.image_stride + c * maps.channel_stride;
+  int64_t to = k * problem.output_region_stride + c * problem.output_channel_stride;
+  for (const CellRange row : bins.rows()) {
+    for (const CellRange column : bins.columns()) {
       int64_t best_cell = -1;
       wide_t<scalar_t> best = 0;
       if (!row.empty() && !column.empty()) {
@@ -41,7 +40,7 @@ void pool_channel(const LevelProblem& problem, const Bins& bins, int64_t image, 
       if (argmax != nullptr) {
         argmax[to] = static_cast<int32_t>(best_cell);
       }
-      to += problem.bin_stride;
+      to += problem.output_bin_stride;
     }
   }
 }
@@ -66,5 +65,4 @@ void forward_cells(const LevelProblem& problem, scalar_t* output, int32_t* argma
   });
 }
 
-}  // namespace
-}  // namespace roipool
+}  // namespace roipool::cpu

@@ -13,8 +13,7 @@
 #include "cpu/scratch.h"
 #include "cpu/streaming_writer.h"
 
-namespace roipool {
-namespace {
+namespace roipool::cpu {
 
 // By blocks of channels, see inner_loops.h.
 template <typename scalar_t>
@@ -35,7 +34,7 @@ class BlockForward {
     if (argmax_ == nullptr) {
       find_reaches();
     }
-    if (problem_.num_images * num_blocks_ >= 2 * torch::stable::get_num_threads()) {
+    if (problem_.num_images * num_blocks_ >= 2 * num_threads()) {
       run_by_blocks();
     } else {
       run_by_regions();
@@ -78,7 +77,7 @@ class BlockForward {
         : values(problem.num_bins() * kBlock),
           cells(problem.num_bins() * kBlock),
           first_cells(problem.num_bins() + kBlockBytes),
-          staging(problem.num_rois * problem.region_stride * static_cast<int64_t>(sizeof(scalar_t))) {}
+          staging(problem.num_rois * problem.output_region_stride * static_cast<int64_t>(sizeof(scalar_t))) {}
 
     Scratch<lane_t> values;
     Scratch<cell_t> cells;
@@ -201,8 +200,8 @@ class BlockForward {
     constexpr int64_t kRegionsWorthABlock = 64;
     const int64_t num_images = problem_.num_images;
     const int64_t num_regions = problem_.num_regions();
-    const int64_t splits = num_regions >= kRegionsWorthABlock * torch::stable::get_num_threads() ? 1 : num_blocks_;
-    const int64_t grain = grain_of(problem_.region_stride / splits);
+    const int64_t splits = num_regions >= kRegionsWorthABlock * num_threads() ? 1 : num_blocks_;
+    const int64_t grain = grain_of(problem_.output_region_stride / splits);
     parallel_for(0, num_regions * splits, grain, [&](int64_t begin, int64_t end) {
       Worker worker(problem_);
       for (int64_t split = begin / num_regions; split * num_regions < end; ++split) {
@@ -227,7 +226,7 @@ class BlockForward {
     Packed packed = {lanes,           {true, true}, channels_of(block), part.rows.lo,
                      part.columns.lo, part.width(), maps.width,         1};
     const auto* map =
-        static_cast<const lane_t*>(maps.data) + image * maps.image_stride + block * kBlock * maps.channel_stride;
+        static_cast<const lane_t*>(maps.input) + image * maps.image_stride + block * kBlock * maps.channel_stride;
     // Whole rows are adjacent, and make one.
     const bool whole_rows = part.width() == maps.width;
     const int64_t num_rows = whole_rows ? 1 : part.height();
@@ -280,8 +279,9 @@ class BlockForward {
   }
 
   void pool_region(Worker& worker, const Bins& bins, int64_t block, int64_t k, const Packed& packed) const {
-    const Planes planes = {channels_of(block), problem_.num_bins(), problem_.channel_stride, problem_.bin_stride};
-    const int64_t to = k * problem_.region_stride + block * kBlock * problem_.channel_stride;
+    const Planes planes = {channels_of(block), problem_.num_bins(), problem_.output_channel_stride,
+                           problem_.output_bin_stride};
+    const int64_t to = k * problem_.output_region_stride + block * kBlock * problem_.output_channel_stride;
     loops_.pool(packed, bins.grid(), worker.values.get(), argmax_ == nullptr ? nullptr : worker.cells.get());
     worker.staging.write(planes, reinterpret_cast<lane_t*>(output_) + to, [&](const Planes& staged, lane_t* target) {
       loops_.unpack_values(worker.values.get(), staged, target);
@@ -305,5 +305,4 @@ class BlockForward {
   std::vector<int64_t> most_reach_;  // [N], that it pays to raise the blocks of an image to
 };
 
-}  // namespace
-}  // namespace roipool
+}  // namespace roipool::cpu

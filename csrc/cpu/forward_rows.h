@@ -10,8 +10,7 @@
 #include "cpu/regions.h"
 #include "cpu/scratch.h"
 
-namespace roipool {
-namespace {
+namespace roipool::cpu {
 
 // By rows, see inner_loops.h, from contiguous planes of the type that is compared: where the maps are something else,
 // from a copy.
@@ -70,8 +69,8 @@ class RowForward {
           values(problem.num_bins()),
           cells(problem.num_bins()) {}
 
-    std::vector<Window> rows;
-    std::vector<Window> columns;
+    std::vector<CellRange> rows;
+    std::vector<CellRange> columns;
     GrowingScratch<lane_t> scratch;
     GrowingScratch<cell_t> cell_scratch;
     Scratch<lane_t> values;
@@ -84,7 +83,7 @@ class RowForward {
 
   const scalar_t* map_of(int64_t plane) const {
     const FeatureMaps& maps = problem_.maps;
-    return static_cast<const scalar_t*>(maps.data) + plane / problem_.channels * maps.image_stride +
+    return static_cast<const scalar_t*>(maps.input) + plane / problem_.channels * maps.image_stride +
            plane % problem_.channels * maps.channel_stride;
   }
 
@@ -137,7 +136,7 @@ class RowForward {
     });
   }
 
-  static void shift(const std::vector<Window>& windows, int32_t first, std::vector<Window>& shifted) {
+  static void shift(const std::vector<CellRange>& windows, int32_t first, std::vector<CellRange>& shifted) {
     for (size_t i = 0; i < windows.size(); ++i) {
       shifted[i] = {windows[i].lo - first, windows[i].hi - first};
     }
@@ -152,15 +151,15 @@ class RowForward {
     loops_.pool(prepared.cells, prepared.width, problem_.maps.width, grid, worker.scratch.get(scratch_size),
                 with_cells ? worker.cell_scratch.get(scratch_size) : nullptr, worker.values.get(),
                 with_cells ? worker.cells.get() : nullptr);
-    const int64_t to = k * problem_.region_stride + c * problem_.channel_stride;
+    const int64_t to = k * problem_.output_region_stride + c * problem_.output_channel_stride;
     for (int64_t bin = 0; bin < problem_.num_bins(); ++bin) {
-      output_[to + bin * problem_.bin_stride] = static_cast<scalar_t>(worker.values.get()[bin]);
+      output_[to + bin * problem_.output_bin_stride] = static_cast<scalar_t>(worker.values.get()[bin]);
     }
     if (with_cells) {
       const auto first_cell = static_cast<int32_t>(prepared.top * problem_.maps.width + prepared.left);
       for (int64_t bin = 0; bin < problem_.num_bins(); ++bin) {
         const int32_t cell = worker.cells.get()[bin];
-        argmax_[to + bin * problem_.bin_stride] = cell < 0 ? -1 : cell + first_cell;
+        argmax_[to + bin * problem_.output_bin_stride] = cell < 0 ? -1 : cell + first_cell;
       }
     }
   }
@@ -171,5 +170,4 @@ class RowForward {
   const Loops& loops_ = row_loops_of(lane_t());
 };
 
-}  // namespace
-}  // namespace roipool
+}  // namespace roipool::cpu

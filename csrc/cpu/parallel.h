@@ -1,3 +1,4 @@
+// Shares out loops to the threads of the program that the library is loaded in.
 #pragma once
 
 #include <algorithm>
@@ -9,59 +10,70 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 
-#include "ops/operators.h"
+namespace roipool::cpu {
 
-namespace roipool {
-namespace {
+// ---- What the program provides: torch's threads, in register.cpp.
 
-// What ThreadSanitizer is told, which does not see what torch's OpenMP, built without it, puts in order.
+int64_t num_threads();
+
+// Calls body(context, first, last) for ranges that make up begin .. end-1, of at least `grain` indices each, in
+// parallel. The body throws nothing.
+using LoopFunction = void (*)(const void* context, int64_t first, int64_t last);
+void run_loop(int64_t begin, int64_t end, int64_t grain, LoopFunction body, const void* context);
+
+// ---- What the kernels use.
+
+// Tells ThreadSanitizer what the program's threads put in order: it does not see into torch's OpenMP, which was built
+// without it.
 #if defined(__SANITIZE_THREAD__)
-void acquire(void* at) { __tsan_acquire(at); }
-void release(void* at) { __tsan_release(at); }
+inline void acquire(void* at) { __tsan_acquire(at); }
+inline void release(void* at) { __tsan_release(at); }
 #else
-void acquire(void*) {}
-void release(void*) {}
+inline void acquire(void*) {}
+inline void release(void*) {}
 #endif
 
-// The body of a parallel loop. Threads see what was done before it, and what they do is seen by what follows.
+// Calls the function of a parallel loop for one range after the other. Threads see what was done before the loop, and
+// what they do is seen by what follows it. A lack of memory is noted, because no exception may leave a thread.
 template <typename Function>
-struct Body {
+struct LoopBody {
   const Function& function;
   mutable std::atomic<bool> out_of_memory{false};
   mutable char fork = 0;
   mutable char join = 0;
 
-  void operator()(int64_t begin, int64_t end) const {
-    acquire(&fork);
+  static void call(const void* context, int64_t first, int64_t last) {
+    const auto& body = *static_cast<const LoopBody*>(context);
+    acquire(&body.fork);
     try {
-      function(begin, end);
+      body.function(first, last);
     } catch (const std::bad_alloc&) {
-      out_of_memory = true;
+      body.out_of_memory = true;
     }
-    release(&join);
+    release(&body.join);
   }
 };
 
-// torch's, of which an exception comes back as an error that names no cause: here, a lack of memory stays one.
+// Calls function(first, last) for ranges that make up begin .. end-1, in parallel.
 template <typename Function>
 void parallel_for(int64_t begin, int64_t end, int64_t grain, const Function& function) {
-  const Body<Function> body{function};
+  const LoopBody<Function> body{function};
   release(&body.fork);
-  torch::stable::parallel_for(begin, end, grain, body);
+  run_loop(begin, end, grain, &LoopBody<Function>::call, &body);
   acquire(&body.join);
   if (body.out_of_memory) {
     throw std::bad_alloc();
   }
 }
 
-// Work, in elements, below which another thread costs more than it saves.
+// Counts the elements of work below which another thread costs more than it saves.
 constexpr int64_t kGrain = 16384;
 
-int64_t grain_of(int64_t elements_per_task) {
+// Returns the grain of a loop over tasks of so many elements each.
+inline int64_t grain_of(int64_t elements_per_task) {
   return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, elements_per_task));
 }
 
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-}  // namespace
-}  // namespace roipool
+}  // namespace roipool::cpu

@@ -10,8 +10,7 @@
 #include "cpu/simd/loops.h"
 #include "problem.h"
 
-namespace roipool {
-namespace {
+namespace roipool::cpu {
 
 // The problem as one level of a pyramid sees it: its maps, and the regions that are pooled from them, ascending.
 struct LevelProblem : RoIPoolProblem {
@@ -32,8 +31,8 @@ struct LevelProblem : RoIPoolProblem {
 
 // A rectangle of a map.
 struct Rectangle {
-  Window rows;
-  Window columns;
+  CellRange rows;
+  CellRange columns;
 
   int64_t height() const { return std::max(0, rows.hi - rows.lo); }
   int64_t width() const { return std::max(0, columns.hi - columns.lo); }
@@ -49,12 +48,11 @@ class Bins {
   // Moves to region k. Returns the image that it lies in, or -1 where all its bins are empty by decree: a batch index
   // of no image, or a coordinate that is not finite.
   int64_t locate(int64_t k) {
-    return problem_.rois_are_double ? locate(static_cast<const double*>(problem_.rois) + 5 * k)
-                                    : locate(static_cast<const float*>(problem_.rois) + 5 * k);
+    return problem_.with_roi(k, [this](const auto* roi) { return locate(roi); });
   }
 
-  const std::vector<Window>& rows() const { return rows_; }
-  const std::vector<Window>& columns() const { return columns_; }
+  const std::vector<CellRange>& rows() const { return rows_; }
+  const std::vector<CellRange>& columns() const { return columns_; }
   Grid grid() const { return {rows_.data(), problem_.pooled_height, columns_.data(), problem_.pooled_width}; }
 
   // What the bins lie in, without a cell where all of them are empty.
@@ -66,7 +64,7 @@ class Bins {
   // The rows of the lowest bin that is not empty; 0 if all are.
   int64_t least_height() const {
     int64_t least = 0;
-    for (const Window row : rows_) {
+    for (const CellRange row : rows_) {
       if (!row.empty()) {
         least = least == 0 ? row.hi - row.lo : std::min<int64_t>(least, row.hi - row.lo);
       }
@@ -79,8 +77,8 @@ class Bins {
 
   // The first cell of each bin, or -1 of an empty one.
   void first_cells(int32_t* cells) const {
-    for (const Window row : rows_) {
-      for (const Window column : columns_) {
+    for (const CellRange row : rows_) {
+      for (const CellRange column : columns_) {
         const bool empty = row.empty() || column.empty();
         *cells++ = empty ? -1 : static_cast<int32_t>(row.lo * problem_.maps.width + column.lo);
       }
@@ -88,9 +86,9 @@ class Bins {
   }
 
  private:
-  static Window hull(const std::vector<Window>& windows) {
-    Window hull = {std::numeric_limits<int32_t>::max(), 0};
-    for (const Window window : windows) {
+  static CellRange hull(const std::vector<CellRange>& windows) {
+    CellRange hull = {std::numeric_limits<int32_t>::max(), 0};
+    for (const CellRange window : windows) {
       if (!window.empty()) {
         hull.lo = std::min(hull.lo, window.lo);
         hull.hi = std::max(hull.hi, window.hi);
@@ -99,17 +97,17 @@ class Bins {
     return hull;
   }
 
-  static int64_t longest(const std::vector<Window>& windows) {
+  static int64_t longest(const std::vector<CellRange>& windows) {
     int64_t cells = 0;
-    for (const Window window : windows) {
+    for (const CellRange window : windows) {
       cells = std::max<int64_t>(cells, window.hi - window.lo);
     }
     return cells;
   }
 
-  static int64_t sum(const std::vector<Window>& windows) {
+  static int64_t sum(const std::vector<CellRange>& windows) {
     int64_t cells = 0;
-    for (const Window window : windows) {
+    for (const CellRange window : windows) {
       cells += std::max(0, window.hi - window.lo);
     }
     return cells;
@@ -117,27 +115,24 @@ class Bins {
 
   template <typename T>
   int64_t locate(const T* roi) {
-    const FeatureMaps& maps = problem_.maps;
-    const T spatial_scale = static_cast<T>(maps.spatial_scale);
-    const int64_t image = image_of(roi, problem_.num_images);
     Axis<T> x;
     Axis<T> y;
-    if (image < 0 || !make_axis(roi[1], roi[3], spatial_scale, maps.width, problem_.pooled_width, &x) ||
-        !make_axis(roi[2], roi[4], spatial_scale, maps.height, problem_.pooled_height, &y)) {
+    const int64_t image = place_region(problem_, problem_.maps, roi, &x, &y);
+    if (image < 0) {
       return -1;
     }
     for (int64_t p = 0; p < problem_.pooled_height; ++p) {
-      rows_[p] = y.window(p);
+      rows_[p] = y.bin_cells(p);
     }
     for (int64_t q = 0; q < problem_.pooled_width; ++q) {
-      columns_[q] = x.window(q);
+      columns_[q] = x.bin_cells(q);
     }
     return image;
   }
 
   const LevelProblem& problem_;
-  std::vector<Window> rows_;
-  std::vector<Window> columns_;
+  std::vector<CellRange> rows_;
+  std::vector<CellRange> columns_;
 };
 
 // The regions problem.regions[first .. last-1] of each image, in ascending order.
@@ -180,13 +175,13 @@ int64_t columns_at_a_time(const LevelProblem& problem) {
   return problem.channels_last ? 1 : 64 / sizeof(scalar_t);
 }
 
-Rectangle whole_map(const LevelProblem& problem) {
+inline Rectangle whole_map(const LevelProblem& problem) {
   return {{0, static_cast<int32_t>(problem.maps.height)}, {0, static_cast<int32_t>(problem.maps.width)}};
 }
 
 // What a region prepares of a map for itself alone: what its bins lie in, and at least so many columns, if there are.
 // Without a cell where all bins are empty.
-Rectangle part_of(const LevelProblem& problem, const Bins& bins, int64_t least_columns) {
+inline Rectangle part_of(const LevelProblem& problem, const Bins& bins, int64_t least_columns) {
   Rectangle part = bins.hull();
   const auto width = static_cast<int32_t>(std::min(least_columns, problem.maps.width));
   if (part.num_cells() > 0 && part.width() < width) {
@@ -197,7 +192,7 @@ Rectangle part_of(const LevelProblem& problem, const Bins& bins, int64_t least_c
 }
 
 // The cells that all bins visit together.
-int64_t count_visits(const LevelProblem& problem) {
+inline int64_t count_visits(const LevelProblem& problem) {
   int64_t visits = 0;
   Bins bins(problem);
   for (const int64_t k : problem.regions) {
@@ -209,9 +204,9 @@ int64_t count_visits(const LevelProblem& problem) {
 // A region that has no bins: 0 and -1.
 template <typename scalar_t>
 void clear_region(const RoIPoolProblem& problem, int64_t k, scalar_t* output, int32_t* argmax) {
-  std::fill_n(output + k * problem.region_stride, problem.region_stride, scalar_t(0));
+  std::fill_n(output + k * problem.output_region_stride, problem.output_region_stride, scalar_t(0));
   if (argmax != nullptr) {
-    std::fill_n(argmax + k * problem.region_stride, problem.region_stride, -1);
+    std::fill_n(argmax + k * problem.output_region_stride, problem.output_region_stride, -1);
   }
 }
 
@@ -242,5 +237,4 @@ void for_each_share(const LevelProblem& problem, scalar_t* output, int32_t* argm
   });
 }
 
-}  // namespace
-}  // namespace roipool
+}  // namespace roipool::cpu

@@ -1,36 +1,42 @@
-// The CPU kernels: forward, backward, gather.
-//
-// A pooled cell costs next to nothing, so everything here is about memory: channels lie side by side in the inner loops
-// (inner_loops.h), each element of a result is written once, and what is read again and again (a block of channels of
-// one image) is small enough to stay in the cache of the core that reads it.
-#include "cpu/backward.h"
-#include "cpu/forward.h"
-#include "cpu/gather.h"
+// Registers the CPU kernels with the dispatcher, and gives them torch's threads. The only file of this folder that
+// knows torch.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdint>
+
+#include "cpu/kernels.h"
+#include "cpu/parallel.h"
 #include "ops/operators.h"
 
-namespace roipool {
+namespace roipool::cpu {
+
+int64_t num_threads() { return torch::stable::get_num_threads(); }
+
+void run_loop(int64_t begin, int64_t end, int64_t grain, LoopFunction body, const void* context) {
+  torch::stable::parallel_for(begin, end, grain, [=](int64_t first, int64_t last) { body(context, first, last); });
+}
+
 namespace {
 
-struct CpuKernels {
-  explicit CpuKernels(const torch::stable::Device&) {}
+struct Kernels {
+  explicit Kernels(const torch::stable::Device&) {}
 
-  template <typename scalar_t>
-  void forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) const {
-    roipool::forward(problem, output, argmax);
+  void forward(const RoIPoolProblem& problem, void* output, int32_t* argmax) const {
+    cpu::forward(problem, output, argmax);
   }
 
-  template <typename scalar_t>
-  void backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const int32_t* argmax) const {
-    roipool::backward(problem, grad_output, argmax);
+  void backward(const RoIPoolProblem& problem, const void* grad_output, const int32_t* argmax) const {
+    cpu::backward(problem, grad_output, argmax);
   }
 
-  template <typename scalar_t>
-  void gather(const RoIPoolProblem& problem, const int32_t* argmax, scalar_t* output) const {
-    roipool::gather(problem, argmax, output);
+  void gather(const RoIPoolProblem& problem, const int32_t* argmax, void* output) const {
+    cpu::gather(problem, argmax, output);
   }
 };
 
 }  // namespace
-}  // namespace roipool
+}  // namespace roipool::cpu
 
-STABLE_TORCH_LIBRARY_IMPL(roipool, CPU, m) { roipool::implement<roipool::CpuKernels>(m); }
+STABLE_TORCH_LIBRARY_IMPL(roipool, CPU, m) { roipool::implement<roipool::cpu::Kernels>(m); }

@@ -4,8 +4,7 @@
 #include <memory>
 #include <new>
 
-namespace roipool {
-namespace {
+namespace roipool::cpu {
 
 // Scratch memory: not initialised, aligned to lines of cache, so that no load of a vector spans two of them.
 template <typename T>
@@ -46,5 +45,4 @@ class GrowingScratch {
   int64_t size_ = 0;
 };
 
-}  // namespace
-}  // namespace roipool
+}  // namespace roipool::cpu

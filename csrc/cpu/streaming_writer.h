@@ -10,8 +10,7 @@
 
 #include "cpu/simd/loops.h"
 
-namespace roipool {
-namespace {
+namespace roipool::cpu {
 
 // Copies past the caches, so that the lines that are written need not be read first. Other threads see it after a
 // fence.
@@ -75,5 +74,4 @@ class Staging {
   alignas(64) char buffer_[16384];
 };
 
-}  // namespace
-}  // namespace roipool
+}  // namespace roipool::cpu

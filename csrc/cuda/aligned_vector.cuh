@@ -6,8 +6,7 @@
 #include <cstring>
 #include <type_traits>
 
-namespace roipool {
-namespace {
+namespace roipool::cuda {
 
 // Adjacent elements that a thread reads or writes at once.
 template <typename T, int kSize>
@@ -36,5 +35,4 @@ __device__ void store(const Pack<T, kSize>& pack, T* to) {
   }
 }
 
-}  // namespace
-}  // namespace roipool
+}  // namespace roipool::cuda

@@ -10,8 +10,7 @@
 #include "cuda/tiling.cuh"
 #include "problem.h"
 
-namespace roipool {
-namespace {
+namespace roipool::cuda {
 
 // At once on a multiprocessor, at least. Left to itself, the compiler aims at more, and spills registers.
 constexpr int kForwardBlocks = 3;
@@ -75,10 +74,10 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks)
     const FeatureMaps& maps = maps_of_region<kPyramid>(problem, tile.k);
     const Bin bin = locate_bin(problem, maps, pooled_width, tile.k, tile.position);
     const int64_t image = bin.empty() ? 0 : problem.image_of_region(tile.k);
-    const scalar_t* map = static_cast<const scalar_t*>(maps.data) + image * maps.image_stride;
+    const scalar_t* map = static_cast<const scalar_t*>(maps.input) + image * maps.image_stride;
     for (int64_t c = tile.run; c < tile.end_run; c += tiling.runs_at_once) {
       const auto maxima = pool_bin<1>(maps, map + c * maps.channel_stride, 1, bin);
-      const int64_t to = tile.k * problem.region_stride + c * problem.channel_stride + tile.position;
+      const int64_t to = tile.k * problem.output_region_stride + c * problem.output_channel_stride + tile.position;
       output[to] = maxima.values.values[0];
       if (kArgmax) {
         argmax[to] = maxima.cells.values[0];
@@ -101,10 +100,11 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks)
     __syncthreads();
     const int64_t image = problem.image_of_region(tile.k);
     const scalar_t* map =
-        static_cast<const scalar_t*>(maps.data) + (image < 0 ? 0 : image) * maps.image_stride + tile.position * kSize;
+        static_cast<const scalar_t*>(maps.input) + (image < 0 ? 0 : image) * maps.image_stride + tile.position * kSize;
     for (int64_t bin = tile.run; bin < tile.end_run; bin += tiling.runs_at_once) {
       const auto maxima = pool_bin<kSize>(maps, map, maps.cell_stride, bins[bin - tile.first_run]);
-      const int64_t to = tile.k * problem.region_stride + bin * problem.bin_stride + tile.position * kSize;
+      const int64_t to =
+          tile.k * problem.output_region_stride + bin * problem.output_bin_stride + tile.position * kSize;
       store(maxima.values, output + to);
       if (kArgmax) {
         store(maxima.cells, argmax + to);
@@ -114,5 +114,4 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks)
   });
 }
 
-}  // namespace
-}  // namespace roipool
+}  // namespace roipool::cuda

@@ -12,8 +12,7 @@
 #include "cuda/regions.cuh"
 #include "problem.h"
 
-namespace roipool {
-namespace {
+namespace roipool::cuda {
 
 // ---- Forward, from shared memory.
 //
@@ -30,7 +29,7 @@ constexpr int kScanned = 512;        // that are looked at together, for those o
 constexpr int kListedWindows = 512;  // that are placed together: rows and columns of bins
 constexpr uint8_t kReaches = 4;      // 1, 2, 4 and 8 cells; written as 0 to 3
 
-// As Window, for maps that fit in shared memory.
+// As CellRange, for maps that fit in shared memory.
 struct ShortWindow {
   int16_t lo;
   int16_t hi;
@@ -91,13 +90,13 @@ template <typename T>
 __device__ int32_t least_side(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi) {
   Axis<T> x;
   Axis<T> y;
-  if (!locate_axes(problem, maps, roi, &x, &y)) {
+  if (place_region(problem, maps, roi, &x, &y) < 0) {
     return 0;
   }
   const auto least = [](const Axis<T>& axis, int64_t num_windows) {
     int32_t side = 0;
     for (int64_t i = 0; i < num_windows; ++i) {
-      const Window window = axis.window(i);
+      const CellRange window = axis.bin_cells(i);
       if (!window.empty() && (side == 0 || window.hi - window.lo < side)) {
         side = window.hi - window.lo;
       }
@@ -114,10 +113,10 @@ template <typename T>
 __device__ ShortWindow locate_window(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi, int64_t i) {
   Axis<T> x;
   Axis<T> y;
-  if (!locate_axes(problem, maps, roi, &x, &y)) {
+  if (place_region(problem, maps, roi, &x, &y) < 0) {
     return ShortWindow{};
   }
-  const Window window = i < problem.pooled_height ? y.window(i) : x.window(i - problem.pooled_height);
+  const CellRange window = i < problem.pooled_height ? y.bin_cells(i) : x.bin_cells(i - problem.pooled_height);
   return {static_cast<int16_t>(window.lo), static_cast<int16_t>(window.hi)};
 }
 
@@ -191,7 +190,7 @@ class Stage {
       uint8_t reach = 0;
       if (!kArgmax) {
         const int32_t side =
-            with_roi(problem_, lists_.listed[i], [&](const auto* roi) { return least_side(problem_, maps_, roi); });
+            problem_.with_roi(lists_.listed[i], [&](const auto* roi) { return least_side(problem_, maps_, roi); });
         while (reach + 1 < kReaches && (2 << reach) <= side) {
           ++reach;
         }
@@ -228,7 +227,7 @@ class Stage {
   // Channels beyond the last are 0.
   __device__ void copy_planes() const {
     const scalar_t* map =
-        static_cast<const scalar_t*>(maps_.data) + image_ * maps_.image_stride + channel_ * maps_.channel_stride;
+        static_cast<const scalar_t*>(maps_.input) + image_ * maps_.image_stride + channel_ * maps_.channel_stride;
     const int64_t channels = problem_.channels - channel_;
     bool special = false;
     ROIPOOL_UNROLL(4)
@@ -299,7 +298,7 @@ class Stage {
       const int32_t count = end - begin < at_a_time ? end - begin : at_a_time;
       for (int32_t i = threadIdx.x; i < count * num_windows; i += blockDim.x) {
         const int32_t region = by_windows.divide(i);
-        lists_.windows[i] = with_roi(problem_, region_at(begin + region), [&](const auto* roi) {
+        lists_.windows[i] = problem_.with_roi(region_at(begin + region), [&](const auto* roi) {
           return locate_window(problem_, maps_, roi, i - region * num_windows);
         });
       }
@@ -362,7 +361,8 @@ class Stage {
 
   __device__ void write(const Maxima<scalar_t, kSize>& maxima, int64_t k, int32_t bin, scalar_t* output,
                         int32_t* argmax) const {
-    int64_t to = k * problem_.region_stride + channel_ * problem_.channel_stride + bin * problem_.bin_stride;
+    int64_t to = k * problem_.output_region_stride + channel_ * problem_.output_channel_stride +
+                 bin * problem_.output_bin_stride;
     if (problem_.channels_last) {
       store(maxima.values, output + to);
       if (kArgmax) {
@@ -370,7 +370,7 @@ class Stage {
       }
       return;
     }
-    for (int c = 0; c < kSize && channel_ + c < problem_.channels; ++c, to += problem_.channel_stride) {
+    for (int c = 0; c < kSize && channel_ + c < problem_.channels; ++c, to += problem_.output_channel_stride) {
       output[to] = maxima.values.values[c];
       if (kArgmax) {
         argmax[to] = maxima.cells.values[c];
@@ -402,5 +402,4 @@ __global__ void __launch_bounds__(kMostThreads)
   }
 }
 
-}  // namespace
-}  // namespace roipool
+}  // namespace roipool::cuda

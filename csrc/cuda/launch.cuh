@@ -13,12 +13,10 @@
 #define ROIPOOL_UNROLL(count)
 #endif
 
-namespace roipool {
+namespace roipool::cuda {
 
 // What a launch asks for beside its registers; each kernel divides it up.
 alignas(16) extern __shared__ unsigned char shared_memory[];
-
-namespace {
 
 constexpr int kWarp = 32;
 constexpr int kThreads = 256;  // of a block, where nothing else is said
@@ -33,7 +31,7 @@ struct Device {
   int num_multiprocessors = 0;
 };
 
-cudaError_t get_device(Device* device) {
+inline cudaError_t get_device(Device* device) {
   int index = 0;
   for (const cudaError_t error :
        {cudaGetDevice(&index),
@@ -108,5 +106,4 @@ class SmallDivider {
   float inverse_;
 };
 
-}  // namespace
-}  // namespace roipool
+}  // namespace roipool::cuda

@@ -1,22 +1,14 @@
-// The CUDA kernels: forward, backward, gather. The same functions, and the same bits, as cpu/roi_pool_kernel.cpp.
-//
-// Maps, outputs and argmax may have more than 2^31 elements: pointers advance in 64 bits. Cells of a plane, of which
-// there are fewer, are counted in 32.
+// Registers the CUDA kernels with the dispatcher. The only file of this folder that knows torch.
 #include <cuda_runtime.h>
-#ifdef __CUDACC__
 #include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/macros.h>
-#endif
 
-#include "cuda/backward.cuh"
-#include "cuda/forward.cuh"
-#include "cuda/gather.cuh"
+#include "cuda/kernels.h"
 #include "ops/operators.h"
 
-namespace roipool {
+namespace roipool::cuda {
 namespace {
-
-#ifdef __CUDACC__  // tests/cuda_host compiles all the rest for the CPU, and has operators of its own
 
 cudaStream_t current_stream(const torch::stable::Device& device) {
   void* stream = nullptr;
@@ -24,24 +16,21 @@ cudaStream_t current_stream(const torch::stable::Device& device) {
   return static_cast<cudaStream_t>(stream);
 }
 
-// On the current stream of a device, which it makes the current one as long as it lives.
-class CudaKernels {
+// Launches the kernels on the current stream of a device, which it makes the current device as long as it lives.
+class Kernels {
  public:
-  explicit CudaKernels(const torch::stable::Device& device) : guard_(device.index()), stream_(current_stream(device)) {}
+  explicit Kernels(const torch::stable::Device& device) : guard_(device.index()), stream_(current_stream(device)) {}
 
-  template <typename scalar_t>
-  void forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) const {
-    STD_CUDA_CHECK(launch_forward(problem, output, argmax, stream_));
+  void forward(const RoIPoolProblem& problem, void* output, int32_t* argmax) const {
+    STD_CUDA_CHECK(cuda::forward(problem, output, argmax, stream_));
   }
 
-  template <typename scalar_t>
-  void backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const int32_t* argmax) const {
-    STD_CUDA_CHECK(launch_backward(problem, grad_output, argmax, stream_));
+  void backward(const RoIPoolProblem& problem, const void* grad_output, const int32_t* argmax) const {
+    STD_CUDA_CHECK(cuda::backward(problem, grad_output, argmax, stream_));
   }
 
-  template <typename scalar_t>
-  void gather(const RoIPoolProblem& problem, const int32_t* argmax, scalar_t* output) const {
-    STD_CUDA_CHECK(launch_gather(problem, argmax, output, stream_));
+  void gather(const RoIPoolProblem& problem, const int32_t* argmax, void* output) const {
+    STD_CUDA_CHECK(cuda::gather(problem, argmax, output, stream_));
   }
 
  private:
@@ -49,11 +38,7 @@ class CudaKernels {
   cudaStream_t stream_;
 };
 
-#endif
-
 }  // namespace
-}  // namespace roipool
+}  // namespace roipool::cuda
 
-#ifdef __CUDACC__
-STABLE_TORCH_LIBRARY_IMPL(roipool, CUDA, m) { roipool::implement<roipool::CudaKernels>(m); }
-#endif
+STABLE_TORCH_LIBRARY_IMPL(roipool, CUDA, m) { roipool::implement<roipool::cuda::Kernels>(m); }

@@ -7,8 +7,7 @@
 
 #include "cuda/launch.cuh"
 
-namespace roipool {
-namespace {
+namespace roipool::cuda {
 
 // How blocks share the elements of a region's result. It is num_runs runs of run_length adjacent packs:
 //
@@ -77,5 +76,4 @@ __device__ void for_each_tile(const Tiling& tiling, const Function& function) {
   }
 }
 
-}  // namespace
-}  // namespace roipool
+}  // namespace roipool::cuda

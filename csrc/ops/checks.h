@@ -1,3 +1,7 @@
+// Every refusal of an argument, one sentence each: the name of the argument, what it must be, what it was.
+//
+// roipool/_ops/checks.py says the same of the same arguments, word for word, where no native kernel runs; the tests
+// compare them.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
@@ -89,7 +93,9 @@ inline bool has_sizes(const Tensor& tensor, const Sizes& sizes) {
   return tensor.sizes().size() == sizes.size() && std::equal(sizes.begin(), sizes.end(), tensor.sizes().begin());
 }
 
-// ---- Checks. std::invalid_argument reaches Python as ValueError; STD_TORCH_CHECK would put file and line in front.
+// ---- Checks of one property each.
+
+// Throws std::invalid_argument, which reaches Python as ValueError; STD_TORCH_CHECK would put file and line in front.
 
 template <typename... Parts>
 [[noreturn]] void refuse(const Parts&... parts) {
@@ -98,7 +104,7 @@ template <typename... Parts>
   throw std::invalid_argument(message.str());
 }
 
-// A macro, so that the parts of a message are put together only where there is one.
+// Checks a condition. It is a macro so that the parts of a message are computed only where there is one.
 #define ROIPOOL_CHECK(condition, ...) \
   do {                                \
     if (!(condition)) {               \
@@ -106,7 +112,8 @@ template <typename... Parts>
     }                                 \
   } while (false)
 
-// Tensor.scalar_type(), which throws where the stable ABI has no number for a dtype: then torch's own, to be named.
+// Returns Tensor.scalar_type(), which throws where the stable ABI has no number for a dtype; then torch's own number,
+// so that an error can name the dtype.
 inline ScalarType dtype_of(const Tensor& tensor) {
   try {
     return tensor.scalar_type();
@@ -122,7 +129,7 @@ inline bool is_feature_dtype(ScalarType dtype) {
          dtype == ScalarType::Double;
 }
 
-// The elements of a storage from the first of a tensor to its last.
+// Counts the elements of a storage from the first of a tensor to its last.
 inline int64_t extent_of(const Tensor& tensor) {
   const auto sizes = tensor.sizes();
   const auto strides = tensor.strides();
@@ -133,8 +140,8 @@ inline int64_t extent_of(const Tensor& tensor) {
   return extent;
 }
 
-// A storage can be made smaller behind its tensors' backs: untyped_storage().resize_(0) frees it. No fake kernel checks
-// this, as it is the state of a memory that fake tensors do not have.
+// Checks that a tensor lies within its storage, which can be made smaller behind its back: untyped_storage().resize_(0)
+// frees it. No fake kernel checks this, as fake tensors have no memory.
 inline void check_storage(const Tensor& tensor, const char* name) {
   if (tensor.numel() == 0) {
     return;
@@ -206,7 +213,7 @@ inline void check_num_levels(const char* name, size_t num_levels) {
                 num_levels);
 }
 
-// The feature maps of a pyramid, which may differ in H and W alone.
+// Checks the feature maps of a pyramid, which may differ in H and W alone.
 inline void check_inputs(const std::vector<Tensor>& inputs) {
   check_num_levels("inputs", inputs.size());
   const Tensor& first = inputs[0];
@@ -224,7 +231,7 @@ inline void check_inputs(const std::vector<Tensor>& inputs) {
   }
 }
 
-// What a feature pyramid has beside its maps.
+// Describes a feature pyramid but for its maps.
 struct Pyramid {
   std::vector<double> spatial_scales;  // of each level
   double canonical_scale = 1;
@@ -238,6 +245,87 @@ inline void check_pyramid(const Pyramid& pyramid, const char* of, size_t num_lev
     check_spatial_scale(("spatial_scales[" + std::to_string(i) + "]").c_str(), pyramid.spatial_scales[i]);
   }
   check_spatial_scale("canonical_scale", pyramid.canonical_scale);
+}
+
+// ---- The checks of each operator.
+
+inline void check_forward(const Tensor& input, const Tensor& rois, int64_t pooled_height, int64_t pooled_width,
+                          double spatial_scale) {
+  check_features(input, "input", "(N, C, H, W)");
+  check_map_size("input", input.size(2), input.size(3));
+  check_rois(rois, input, "input");
+  check_output_size(pooled_height, pooled_width);
+  check_spatial_scale("spatial_scale", spatial_scale);
+}
+
+// Checks a tensor for an output of these sizes. One of other sizes is resized later.
+template <typename Sizes>
+void check_out(const Tensor& out, const Tensor& input, const Sizes& sizes) {
+  const ScalarType dtype = dtype_of(out);
+  ROIPOOL_CHECK(dtype == input.scalar_type(), "out must be ", name_of(input.scalar_type()), " as input, got ",
+                name_of(dtype));
+  check_same_device(out, "out", input, "input");
+  for (int64_t i = 0; i < out.dim(); ++i) {
+    ROIPOOL_CHECK(out.stride(i) != 0 || out.size(i) <= 1,
+                  "out must not have elements that share memory: clone() it first");
+  }
+  if (has_sizes(out, sizes)) {
+    check_storage(out, "out");
+  }
+}
+
+inline void check_grad_output(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax) {
+  check_features(grad_output, "grad_output", "(K, C, PH, PW)");
+  check_rois(rois, grad_output, "grad_output");
+  check_argmax(argmax, rois, grad_output, "grad_output");
+  check_same_shape(grad_output, "grad_output", argmax, "argmax");
+}
+
+inline void check_backward(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax, int64_t batch_size,
+                           int64_t height, int64_t width) {
+  check_grad_output(grad_output, rois, argmax);
+  ROIPOOL_CHECK(batch_size >= 0 && height >= 0 && width >= 0, "batch_size, height and width must not be negative, got ",
+                batch_size, ", ", height, " and ", width);
+  check_map_size("grad_input", height, width);
+}
+
+inline void check_gather(const Tensor& input, const Tensor& rois, const Tensor& argmax) {
+  check_features(input, "input", "(N, C, H, W)");
+  check_map_size("input", input.size(2), input.size(3));
+  check_rois(rois, input, "input");
+  check_argmax(argmax, rois, input, "input");
+}
+
+inline void check_multiscale_forward(const std::vector<Tensor>& inputs, const Tensor& rois, int64_t pooled_height,
+                                     int64_t pooled_width, const Pyramid& pyramid) {
+  check_inputs(inputs);
+  check_rois(rois, inputs[0], "inputs[0]");
+  check_output_size(pooled_height, pooled_width);
+  check_pyramid(pyramid, "inputs", inputs.size());
+}
+
+inline void check_multiscale_backward(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax,
+                                      int64_t batch_size, const std::vector<int64_t>& heights,
+                                      const std::vector<int64_t>& widths, const Pyramid& pyramid) {
+  check_grad_output(grad_output, rois, argmax);
+  check_num_levels("heights", heights.size());
+  ROIPOOL_CHECK(widths.size() == heights.size(), "widths must hold as many numbers as heights, ", heights.size(),
+                ", got ", widths.size());
+  for (size_t i = 0; i < heights.size(); ++i) {
+    ROIPOOL_CHECK(batch_size >= 0 && heights[i] >= 0 && widths[i] >= 0,
+                  "batch_size, heights and widths must not be negative, got ", batch_size, ", ", heights[i], " and ",
+                  widths[i]);
+    check_map_size("grad_inputs", heights[i], widths[i]);
+  }
+  check_pyramid(pyramid, "heights", heights.size());
+}
+
+inline void check_multiscale_gather(const std::vector<Tensor>& inputs, const Tensor& rois, const Tensor& argmax,
+                                    const Pyramid& pyramid) {
+  check_inputs(inputs);
+  check_rois(rois, inputs[0], "inputs[0]");
+  check_argmax(argmax, rois, inputs[0], "inputs[0]");
+  check_pyramid(pyramid, "inputs", inputs.size());
 }
 
 }  // namespace roipool

@@ -1,3 +1,4 @@
+// What the operators know of tensors: dtypes, memory formats, allocation, and `out=`.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -20,9 +21,27 @@ using torch::headeronly::MemoryFormat;
 
 using Shape = std::array<int64_t, 4>;
 
-// Tensor.suggest_memory_format() of ATen, which the stable ABI does not have: channels_last where the strides descend
-// in the order N, H, W, C. A tensor that qualifies for both formats (C = 1, say) counts as contiguous. Unlike there, a
-// batch of none has the format that its strides say: the compiler, to which N may be a symbol, decides by them as well.
+// Returns the sizes of a 4-D tensor.
+inline Shape shape_of(const Tensor& tensor) { return {tensor.size(0), tensor.size(1), tensor.size(2), tensor.size(3)}; }
+
+// Returns what the kernels call a dtype that check_features() lets pass.
+inline DType dtype_of_features(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Half:
+      return DType::kFloat16;
+    case ScalarType::BFloat16:
+      return DType::kBFloat16;
+    case ScalarType::Float:
+      return DType::kFloat32;
+    default:
+      return DType::kFloat64;
+  }
+}
+
+// Returns what Tensor.suggest_memory_format() of ATen does, which the stable ABI does not have: channels_last where the
+// strides descend in the order N, H, W, C. A tensor that qualifies for both formats (C = 1, say) counts as contiguous.
+// Unlike in ATen, a batch of no images has the format that its strides say: the compiler, to which N may be a symbol,
+// decides by them as well.
 inline MemoryFormat memory_format_of(const Tensor& tensor) {
   const auto sizes = tensor.sizes();
   const auto strides = tensor.strides();
@@ -41,8 +60,8 @@ inline MemoryFormat memory_format_of(const Tensor& tensor) {
   return MemoryFormat::ChannelsLast;
 }
 
-// function(), which allocates a tensor, with an error that says so: before torch 2.13, its own says only that a call to
-// torch has failed.
+// Returns function(), which allocates a tensor. Where it fails, the error says so: before torch 2.13, torch's own says
+// only that a call has failed.
 template <typename Sizes, typename Function>
 Tensor allocate(const Sizes& sizes, ScalarType dtype, const torch::stable::Device& device, const Function& function) {
   try {
@@ -64,7 +83,7 @@ inline Tensor make_contiguous(const Tensor& tensor, MemoryFormat format = Memory
                   [&] { return torch::stable::contiguous(tensor, format); });
 }
 
-// Whether a tensor lies in memory as empty() makes it.
+// Returns whether a tensor lies in memory as empty() makes it.
 inline bool is_dense(const Tensor& tensor, MemoryFormat format) {
   const auto sizes = tensor.sizes();
   const auto strides = tensor.strides();
@@ -80,20 +99,21 @@ inline bool is_dense(const Tensor& tensor, MemoryFormat format) {
   return true;
 }
 
-// torch::stable::contiguous, which asks the dispatcher even where there is nothing to do.
-inline Tensor dense(const Tensor& tensor, MemoryFormat format) {
+// Returns a tensor as empty() makes it: itself if it can be. torch::stable::contiguous would ask the dispatcher even
+// where there is nothing to do.
+inline Tensor make_dense(const Tensor& tensor, MemoryFormat format) {
   return is_dense(tensor, format) ? tensor : make_contiguous(tensor, format);
 }
 
-inline std::vector<Tensor> dense(const std::vector<Tensor>& tensors, MemoryFormat format) {
+inline std::vector<Tensor> make_dense(const std::vector<Tensor>& tensors, MemoryFormat format) {
   std::vector<Tensor> result;
   for (const Tensor& tensor : tensors) {
-    result.push_back(dense(tensor, format));
+    result.push_back(make_dense(tensor, format));
   }
   return result;
 }
 
-// Whether two tensors may have memory in common.
+// Returns whether two tensors may have memory in common.
 inline bool may_overlap(const Tensor& a, const Tensor& b) {
   const auto end_of = [](const Tensor& tensor) {
     return static_cast<const char*>(tensor.const_data_ptr()) + extent_of(tensor) * tensor.element_size();
@@ -102,10 +122,11 @@ inline bool may_overlap(const Tensor& a, const Tensor& b) {
          static_cast<const char*>(b.const_data_ptr()) < end_of(a);
 }
 
-// torch.clone(tensor, out=out): resizes out as all of PyTorch's functions do, with their warning where it held
-// anything.
+// Calls torch.clone(tensor, out=out), which resizes `out` as all of PyTorch's functions do, with their warning where it
+// held anything.
 inline void resize_and_copy(const Tensor& tensor, const Tensor& out) {
-  const std::string shape = name_of_shape(out.sizes());  // which torch changes before it asks for memory
+  const std::string shape =
+      name_of_shape(out.sizes());  // read first, because torch changes it before it asks for memory
   std::array<StableIValue, 3> stack{torch::stable::detail::from(tensor),
                                     torch::stable::detail::from(std::optional<MemoryFormat>()),
                                     torch::stable::detail::from(out)};
@@ -113,15 +134,15 @@ inline void resize_and_copy(const Tensor& tensor, const Tensor& out) {
     throw std::runtime_error("out of shape " + shape + " cannot be resized to " + name_of_shape(tensor.sizes()) +
                              ": it is another library's memory, or there is no more");
   }
-  torch::stable::detail::to<Tensor>(stack[0]);  // what is returned is ours to release
+  torch::stable::detail::to<Tensor>(stack[0]);  // takes over the returned tensor, to release it
 }
 
-// rois as the geometry reads them: contiguous, and float32 unless float64.
+// Returns rois as the geometry reads them: contiguous, and float32 unless float64.
 inline Tensor widen_rois(const Tensor& rois) {
   const bool exact = rois.scalar_type() == ScalarType::Float || rois.scalar_type() == ScalarType::Double;
-  const bool is_dense = rois.stride(0) == 5 && rois.stride(1) == 1;
+  const bool is_contiguous = rois.stride(0) == 5 && rois.stride(1) == 1;
   if (exact) {
-    return is_dense ? rois : make_contiguous(rois);
+    return is_contiguous ? rois : make_contiguous(rois);
   }
   return allocate(rois.sizes(), ScalarType::Float, rois.device(),
                   [&] { return torch::stable::contiguous(torch::stable::to(rois, ScalarType::Float)); });

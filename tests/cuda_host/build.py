@@ -39,6 +39,11 @@ def small_device(dtype: torch.dtype, num_multiprocessors: int = 1) -> tuple[int,
 _library: list[torch.library.Library] = []  # schemas last as long as it does
 
 
+def kernel_sources(csrc: Path) -> list[Path]:
+    """The CUDA kernels, but for what registers them with a torch that has CUDA."""
+    return [path for path in sorted((csrc / "cuda").glob("*.cu")) if path.name != "register.cu"]
+
+
 def build(folder: Path, csrc: Path = CSRC) -> Path:
     """The library for the kernels in `csrc`, in `folder`; made anew where a source or the flags have changed."""
     flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off"]
@@ -56,7 +61,8 @@ def build(folder: Path, csrc: Path = CSRC) -> Path:
     if not library.exists():
         compiler = os.environ.get("CXX", "c++")
         unfinished = library.with_suffix(f".{os.getpid()}")
-        subprocess.run([compiler, *flags, *SOURCES, "-o", unfinished, *link], check=True)
+        sources = [*SOURCES, "-x", "c++", *kernel_sources(csrc), "-x", "none"]
+        subprocess.run([compiler, *flags, *sources, "-o", unfinished, *link], check=True)
         unfinished.rename(library)
     return library
 

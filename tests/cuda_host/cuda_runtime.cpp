@@ -28,11 +28,11 @@ dim3 blockIdx;
 dim3 blockDim;
 dim3 gridDim;
 
-namespace roipool {
+namespace roipool::cuda {
 
 alignas(16) unsigned char shared_memory[1 << 20];
 
-}  // namespace roipool
+}  // namespace roipool::cuda
 
 namespace cuda_host {
 
@@ -250,8 +250,8 @@ cudaError_t run(const cudaLaunchConfig_t& config, size_t most_shared_bytes, cons
   gridDim = {std::min(grid.x, device.most_blocks), std::min(grid.y, device.most_blocks),
              std::min(grid.z, device.most_blocks)};
   blockDim = {num_threads, 1, 1};
-  unsigned char* shared = roipool::shared_memory;
-  ASAN_POISON_MEMORY_REGION(shared + shared_bytes, sizeof roipool::shared_memory - shared_bytes);
+  unsigned char* shared = roipool::cuda::shared_memory;
+  ASAN_POISON_MEMORY_REGION(shared + shared_bytes, sizeof roipool::cuda::shared_memory - shared_bytes);
   for (unsigned z = 0; z < gridDim.z; ++z) {
     for (unsigned y = 0; y < gridDim.y; ++y) {
       for (unsigned x = 0; x < gridDim.x; ++x) {
@@ -261,7 +261,7 @@ cudaError_t run(const cudaLaunchConfig_t& config, size_t most_shared_bytes, cons
       }
     }
   }
-  ASAN_UNPOISON_MEMORY_REGION(shared, sizeof roipool::shared_memory);
+  ASAN_UNPOISON_MEMORY_REGION(shared, sizeof roipool::cuda::shared_memory);
   return cudaSuccess;
 }
 

@@ -1,8 +1,11 @@
-// The operators of csrc/cuda/register.cu on the host, for CPU tensors: torch.ops.roipool_cuda_host.*. Their
-// schemas come from Python (build.py).
+// The CUDA kernels on the host, for CPU tensors: torch.ops.roipool_cuda_host.*. Their schemas come from Python
+// (build.py).
+#include "ops/operators.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include "cuda/kernels.h"
 #include "cuda_runtime.h"
-// The kernels themselves, from the folder that is given to the compiler.
-#include "cuda/register.cu"
 
 namespace roipool {
 namespace {
@@ -12,19 +15,16 @@ void check_launch(cudaError_t error) { ROIPOOL_CHECK(error == cudaSuccess, "the 
 struct CudaHostKernels {
   explicit CudaHostKernels(const torch::stable::Device&) {}
 
-  template <typename scalar_t>
-  void forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) const {
-    check_launch(launch_forward(problem, output, argmax, nullptr));
+  void forward(const RoIPoolProblem& problem, void* output, int32_t* argmax) const {
+    check_launch(cuda::forward(problem, output, argmax, nullptr));
   }
 
-  template <typename scalar_t>
-  void backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const int32_t* argmax) const {
-    check_launch(launch_backward(problem, grad_output, argmax, nullptr));
+  void backward(const RoIPoolProblem& problem, const void* grad_output, const int32_t* argmax) const {
+    check_launch(cuda::backward(problem, grad_output, argmax, nullptr));
   }
 
-  template <typename scalar_t>
-  void gather(const RoIPoolProblem& problem, const int32_t* argmax, scalar_t* output) const {
-    check_launch(launch_gather(problem, argmax, output, nullptr));
+  void gather(const RoIPoolProblem& problem, const int32_t* argmax, void* output) const {
+    check_launch(cuda::gather(problem, argmax, output, nullptr));
   }
 };
 

@@ -34,7 +34,7 @@ struct Float64Lanes {
   using cell_t = int64_t;
 };
 
-// Half-precision numbers are packed as integers in the same order: no conversions, and a vector holds twice as many.
+// Float16-precision numbers are packed as integers in the same order: no conversions, and a vector holds twice as many.
 struct Float16Lanes {
   using lane_t = int16_t;
   using cell_t = uint16_t;
@@ -63,9 +63,9 @@ struct Contents {
 
 // The bins of one region.
 struct Grid {
-  const Window* rows;
+  const CellRange* rows;
   int64_t num_rows;
-  const Window* columns;
+  const CellRange* columns;
   int64_t num_columns;
 };
 
@@ -138,7 +138,7 @@ struct RowLoops {
   }
 };
 
-// Half precision <-> float, rounded to nearest even.
+// Float16 precision <-> float, rounded to nearest even.
 struct Conversions {
   void (*widen)(const int16_t* from, int64_t count, float* to);
   void (*narrow)(const float* from, int64_t count, int16_t* to);

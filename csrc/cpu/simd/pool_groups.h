@@ -25,9 +25,9 @@ void pool_strip(const Block<Kind>& block, const typename Kind::lane_t* lanes, co
   const int64_t reach = block.reach;
 
   for (int64_t p = 0; p < grid.num_rows; ++p) {
-    const Window row = grid.rows[p];
+    const CellRange row = grid.rows[p];
     for (int64_t q = 0; q < grid.num_columns; ++q) {
-      const Window column = grid.columns[q];
+      const CellRange column = grid.columns[q];
       V best[kStrip] = {};
       C best_cell[kStrip] = {};
       if (!row.empty() && !column.empty()) {

@@ -62,7 +62,7 @@ void pool_rows(const typename Kind::lane_t* plane, int64_t width, int64_t map_wi
   for (int64_t p = 0; p < grid.num_rows; p += kCount) {
     const int64_t count = min(kCount, grid.num_rows - p);
     for (int64_t i = 0; i < count; ++i) {
-      const Window row = grid.rows[p + i];
+      const CellRange row = grid.rows[p + i];
       for (int64_t x = left; x < right && !row.empty(); x += kCount) {
         const int64_t first = min(x, width - kCount);
         V best = load<V>(plane + row.lo * width + first);

@@ -1,14 +1,13 @@
-#pragma once
-
 #include <algorithm>
 #include <cstdint>
 
 #include "cpu/forward_cells.h"
 #include "cpu/forward_channel_groups.h"
 #include "cpu/forward_rows.h"
+#include "cpu/kernels.h"
 #include "cpu/regions.h"
 
-namespace roipool {
+namespace roipool::cpu {
 namespace {
 
 // The cells that the regions prepare if each prepares what it lies in, for itself alone; at most those of the maps.
@@ -64,11 +63,17 @@ void forward_level(const LevelProblem& problem, scalar_t* output, int32_t* argma
 
 // output, argmax: [K, C, PH, PW]; argmax may be null
 template <typename scalar_t>
-void forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) {
+void forward_of_dtype(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax) {
   for (int64_t level = 0; level < problem.num_levels; ++level) {
     forward_level(LevelProblem(problem, level), output, argmax);
   }
 }
 
 }  // namespace
-}  // namespace roipool
+
+void forward(const RoIPoolProblem& problem, void* output, int32_t* argmax) {
+  with_dtype(problem.dtype,
+             [&](auto zero) { forward_of_dtype(problem, static_cast<decltype(zero)*>(output), argmax); });
+}
+
+}  // namespace roipool::cpu

@@ -1,18 +1,15 @@
-#pragma once
-
 #include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
 #include "cpu/dtype_loops.h"
+#include "cpu/kernels.h"
 #include "cpu/parallel.h"
 #include "cpu/regions.h"
 #include "cpu/scratch.h"
 
-namespace roipool {
+namespace roipool::cpu {
 namespace {
-
-inline bool is_cell(int32_t cell, int64_t num_cells) { return cell >= 0 && cell < num_cells; }
 
 template <typename scalar_t>
 void copy_narrowed(const wide_t<scalar_t>* from, int64_t count, scalar_t* to) {
@@ -40,7 +37,7 @@ int64_t scatter_channels(const LevelProblem& problem) {
   const int64_t least = problem.channels_last ? 16 : 1;  // a line of cache
   const int64_t in_cache =
       kCacheBytes / static_cast<int64_t>(sizeof(float)) / std::max<int64_t>(1, problem.maps.num_cells());
-  const int64_t share = problem.num_images * problem.channels / (4 * torch::stable::get_num_threads());
+  const int64_t share = problem.num_images * problem.channels / (4 * num_threads());
   return std::clamp(std::min(in_cache, share), least, most);
 }
 
@@ -60,19 +57,20 @@ void scatter(const LevelProblem& problem, const RegionsByImage& regions, const S
   const bool all_channels = kChannelsLast && block.channels == problem.channels;
   const int64_t bins_of_run = !kChannelsLast ? num_bins : all_channels ? std::min(kMostBins, num_bins) : 1;
   const int64_t num_runs = kChannelsLast ? divide_up(num_bins, bins_of_run) : block.channels;
-  const int64_t run_stride = kChannelsLast ? bins_of_run * problem.bin_stride : problem.channel_stride;
+  const int64_t run_stride = kChannelsLast ? bins_of_run * problem.output_bin_stride : problem.output_channel_stride;
   const Scratch<sum_t> widened(std::is_same_v<scalar_t, sum_t> ? 0 : bins_of_run * lanes);
   constexpr int64_t kLine = 64 / sizeof(int32_t);  // elements of argmax in a line of cache
   const int64_t* last = regions.end(block.image);
   for (const int64_t* k = regions.begin(block.image); k != last; ++k) {
     for (int64_t run = 0; run < num_runs; ++run) {
-      const int64_t from = *k * problem.region_stride + block.channel * problem.channel_stride + run * run_stride;
+      const int64_t from =
+          *k * problem.output_region_stride + block.channel * problem.output_channel_stride + run * run_stride;
       const int64_t run_length = std::min(bins_of_run, num_bins - (kChannelsLast ? run * bins_of_run : 0)) * lanes;
       // What comes next lies too far away for the processor to foresee: in channels_last the bins after this one, else
       // the same channel of the next region. All channels of a region are adjacent.
       if (!all_channels) {
         const int64_t next =
-            kChannelsLast ? from + 4 * run_stride : from + (k[k + 1 < last] - *k) * problem.region_stride;
+            kChannelsLast ? from + 4 * run_stride : from + (k[k + 1 < last] - *k) * problem.output_region_stride;
         for (int64_t i = 0; i < run_length; i += kLine) {
           __builtin_prefetch(argmax + next + i);
           __builtin_prefetch(grad_output + next + i);
@@ -103,7 +101,7 @@ template <typename scalar_t>
 void backward_level(const LevelProblem& problem, const scalar_t* grad_output, const int32_t* argmax) {
   using sum_t = wide_t<scalar_t>;
   const FeatureMaps& maps = problem.maps;
-  auto* grad_input = static_cast<scalar_t*>(maps.data);
+  auto* grad_input = static_cast<scalar_t*>(maps.grad_input);
   const int64_t num_images = problem.num_images;
   const int64_t num_elements = num_images * problem.channels * maps.num_cells();
   if (num_elements == 0) {
@@ -112,7 +110,7 @@ void backward_level(const LevelProblem& problem, const scalar_t* grad_output, co
   const int64_t most_channels = std::min(scatter_channels(problem), problem.channels);
   const int64_t num_blocks = num_images * divide_up(problem.channels, most_channels);
   // Where there are too few blocks for all threads, they share the cells of one: each reads it all, and adds its part.
-  const int64_t num_parts = divide_up(torch::stable::get_num_threads(), num_blocks);
+  const int64_t num_parts = divide_up(num_threads(), num_blocks);
   const int64_t most_cells = divide_up(maps.num_cells(), num_parts);
   // Sums are made in place, unless they need another type, or a few channels of each cell would lie so far apart that
   // they fill but a part of the cache. Where few cells have a sum, that does not matter: all are cleared first.
@@ -168,11 +166,17 @@ void backward_level(const LevelProblem& problem, const scalar_t* grad_output, co
 
 // grad_output, argmax: [K, C, PH, PW]; the maps are grad_inputs, every element of which is written
 template <typename scalar_t>
-void backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const int32_t* argmax) {
+void backward_of_dtype(const RoIPoolProblem& problem, const scalar_t* grad_output, const int32_t* argmax) {
   for (int64_t level = 0; level < problem.num_levels; ++level) {
     backward_level(LevelProblem(problem, level), grad_output, argmax);
   }
 }
 
 }  // namespace
-}  // namespace roipool
+
+void backward(const RoIPoolProblem& problem, const void* grad_output, const int32_t* argmax) {
+  with_dtype(problem.dtype,
+             [&](auto zero) { backward_of_dtype(problem, static_cast<const decltype(zero)*>(grad_output), argmax); });
+}
+
+}  // namespace roipool::cpu

@@ -1,5 +1,3 @@
-#pragma once
-
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -8,11 +6,12 @@
 
 #include "cuda/forward_direct.cuh"
 #include "cuda/forward_shared.cuh"
+#include "cuda/kernels.h"
 #include "cuda/launch.cuh"
 #include "cuda/tiling.cuh"
 #include "problem.h"
 
-namespace roipool {
+namespace roipool::cuda {
 namespace {
 
 template <bool kArgmax, int kSize, typename scalar_t>
@@ -36,7 +35,7 @@ cudaError_t launch_forward(const RoIPoolProblem& problem, scalar_t* output, int3
   constexpr int kSize = 16 / sizeof(scalar_t);
   bool aligned = reinterpret_cast<uintptr_t>(output) % 16 == 0;  // which slices of larger tensors may not be
   for (int64_t level = 0; level < problem.num_levels; ++level) {
-    aligned = aligned && reinterpret_cast<uintptr_t>(problem.levels[level].data) % 16 == 0;
+    aligned = aligned && reinterpret_cast<uintptr_t>(problem.levels[level].input) % 16 == 0;
   }
   const bool by_packs = aligned && problem.channels % kSize == 0;  // of adjacent channels
   if (may_stage() && (!problem.channels_last || by_packs)) {
@@ -70,4 +69,11 @@ cudaError_t launch_forward(const RoIPoolProblem& problem, scalar_t* output, int3
 }
 
 }  // namespace
-}  // namespace roipool
+
+cudaError_t forward(const RoIPoolProblem& problem, void* output, int32_t* argmax, cudaStream_t stream) {
+  return with_dtype(problem.dtype, [&](auto zero) {
+    return launch_forward(problem, static_cast<decltype(zero)*>(output), argmax, stream);
+  });
+}
+
+}  // namespace roipool::cuda

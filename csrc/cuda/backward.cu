@@ -1,14 +1,13 @@
-#pragma once
-
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <cstdint>
 
+#include "cuda/kernels.h"
 #include "cuda/launch.cuh"
 #include "problem.h"
 
-namespace roipool {
+namespace roipool::cuda {
 namespace {
 
 constexpr int kWarps = kThreads / kWarp;
@@ -169,9 +168,9 @@ __global__ void __launch_bounds__(kThreads)
           int32_t cell = -1;
           sum_t grad = 0;
           if (c < channels && slot < num_slots) {
-            const int64_t from = regions[slot / num_bins] * problem.region_stride +
-                                 (first_channel + c) * problem.channel_stride +
-                                 static_cast<int64_t>(slot % num_bins) * problem.bin_stride;
+            const int64_t from = regions[slot / num_bins] * problem.output_region_stride +
+                                 (first_channel + c) * problem.output_channel_stride +
+                                 static_cast<int64_t>(slot % num_bins) * problem.output_bin_stride;
             cell = argmax[from];
             grad = static_cast<sum_t>(grad_output[from]);
           }
@@ -189,7 +188,7 @@ __global__ void __launch_bounds__(kThreads)
     }
 
     // Nothing was written to the sums since the last barrier: at least one region was listed, or this is not launched.
-    scalar_t* grad_input = static_cast<scalar_t*>(maps.data) + image * maps.image_stride +
+    scalar_t* grad_input = static_cast<scalar_t*>(maps.grad_input) + image * maps.image_stride +
                            first_channel * maps.channel_stride + first_cell * maps.cell_stride;
     if (problem.channels_last) {
       for (int32_t i = threadIdx.x; i < plan.channels * num_cells; i += blockDim.x) {
@@ -228,4 +227,12 @@ cudaError_t launch_backward(const RoIPoolProblem& problem, const scalar_t* grad_
 }
 
 }  // namespace
-}  // namespace roipool
+
+cudaError_t backward(const RoIPoolProblem& problem, const void* grad_output, const int32_t* argmax,
+                     cudaStream_t stream) {
+  return with_dtype(problem.dtype, [&](auto zero) {
+    return launch_backward(problem, static_cast<const decltype(zero)*>(grad_output), argmax, stream);
+  });
+}
+
+}  // namespace roipool::cuda

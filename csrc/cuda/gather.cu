@@ -1,15 +1,14 @@
-#pragma once
-
 #include <cuda_runtime.h>
 
 #include <cstdint>
 
+#include "cuda/kernels.h"
 #include "cuda/launch.cuh"
 #include "cuda/regions.cuh"
 #include "cuda/tiling.cuh"
 #include "problem.h"
 
-namespace roipool {
+namespace roipool::cuda {
 namespace {
 
 // argmax, output: [K, C, PH, PW]. Positions and runs are bins and channels, or channels and bins.
@@ -20,9 +19,9 @@ __global__ void __launch_bounds__(kThreads)
     const FeatureMaps& maps = maps_of_region<kPyramid>(problem, tile.k);
     const int64_t num_cells = maps.num_cells();
     const int64_t image = problem.image_of_region(tile.k);
-    const scalar_t* map = static_cast<const scalar_t*>(maps.data) + (image < 0 ? 0 : image) * maps.image_stride;
+    const scalar_t* map = static_cast<const scalar_t*>(maps.input) + (image < 0 ? 0 : image) * maps.image_stride;
     for (int64_t run = tile.run; run < tile.end_run; run += tiling.runs_at_once) {
-      const int64_t i = tile.k * problem.region_stride + run * tiling.run_length + tile.position;
+      const int64_t i = tile.k * problem.output_region_stride + run * tiling.run_length + tile.position;
       const int64_t c = problem.channels_last ? tile.position : run;
       const int32_t cell = argmax[i];
       const bool is_cell = image >= 0 && cell >= 0 && cell < num_cells;
@@ -41,4 +40,11 @@ cudaError_t launch_gather(const RoIPoolProblem& problem, const int32_t* argmax, 
 }
 
 }  // namespace
-}  // namespace roipool
+
+cudaError_t gather(const RoIPoolProblem& problem, const int32_t* argmax, void* output, cudaStream_t stream) {
+  return with_dtype(problem.dtype, [&](auto zero) {
+    return launch_gather(problem, argmax, static_cast<decltype(zero)*>(output), stream);
+  });
+}
+
+}  // namespace roipool::cuda
