@@ -56,10 +56,10 @@ step machine 30 bash -c machine
 # The kernels first, the compiler's slow tests last, should the time run out.
 step tests 200 "$python" -m pytest -q -m "large or not large" \
   -k "cuda and not cuda_host and not compute_sanitizer" --durations=10 \
-  tests/test_cuda.py tests/test_roi_pool_kernel.py tests/test_golden.py tests/test_autograd.py tests/test_[d-z]*.py \
-  tests/test_compile.py
+  tests/kernels/test_cuda.py tests/kernels tests/ops tests/api \
+  tests/ops/test_compile.py
 ROIPOOL_CUDA_FORWARD=direct step tests_direct 40 "$python" -m pytest -q -k "cuda and not cuda_host" \
-  tests/test_golden.py tests/test_roi_pool_kernel.py
+  tests/kernels
 compare cuda_float32 --workload fpn vgg --rounds 7
 compare cuda_layouts --workload fpn --layout contiguous channels_last --dtype float32 bfloat16 --rounds 5
 ROIPOOL_CUDA_FORWARD=direct compare cuda_direct --workload fpn vgg c5 --layout contiguous channels_last \
@@ -75,5 +75,6 @@ if command -v ncu >/dev/null; then
   step ncu_forward 40 "${profile[@]}" --mode forward
   step ncu_backward 40 "${profile[@]}" --mode backward
 fi
-step sanitizer $((570 - SECONDS > 20 ? 570 - SECONDS : 20)) "$python" -m pytest -q -k compute_sanitizer tests/test_cuda.py
+step sanitizer $((570 - SECONDS > 20 ? 570 - SECONDS : 20)) "$python" -m pytest -q -k compute_sanitizer \
+  tests/kernels/test_cuda.py
 exit $failed

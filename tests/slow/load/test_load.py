@@ -1,15 +1,15 @@
-"""Short versions of tests/load.py, which says what they are, each in a process of its own; and that they can fail."""
+"""Short versions of run.py, which says what they are, each in a process of its own; and that they can fail."""
 
 import ctypes
 import subprocess
 import sys
 from pathlib import Path
 
-import load
 import pytest
 import torch
+from slow.load import leaks, threads
 
-LOAD = Path(load.__file__)
+LOAD = Path(__file__).with_name("run.py")
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,12 @@ def test_leaks_are_found(leak):
     call, message = LEAKS[leak]
     calls = {"no leak": lambda: torch.empty(1), "a leak": call}
     with pytest.raises(AssertionError, match=f"a leak: 1000 calls leak .* {message}"):
-        load.check_leaks(10000, calls)
+        leaks.check_leaks(10000, calls)
     KEPT.clear()
 
 
 def test_wrong_bits_are_found(monkeypatch):
-    call, expected = load.thread_problems()[0]
-    monkeypatch.setattr(load, "thread_problems", lambda: [(call, [expected[0], -expected[1]])])
+    call, expected = threads.thread_problems()[0]
+    monkeypatch.setattr(threads, "thread_problems", lambda: [(call, [expected[0], -expected[1]])])
     with pytest.raises(AssertionError, match="is not, bit for bit"):
-        load.check_threads(1)
+        threads.check_threads(1)

@@ -1,11 +1,11 @@
 """Fuzzes the CPU operators under AddressSanitizer and UndefinedBehaviorSanitizer: see fuzz_operators.cpp.
 
-    python tests/fuzz/run.py --seconds 60
-    python tests/fuzz/run.py --runs 10000000 --save     # keeps what it learned in corpus.zip
-    python tests/fuzz/run.py --coverage                 # the lines of csrc/ that the corpus reaches
+    python tests/slow/fuzz/run.py --seconds 60
+    python tests/slow/fuzz/run.py --runs 10000000 --save     # keeps what it learned in corpus.zip
+    python tests/slow/fuzz/run.py --coverage                 # the lines of csrc/ that the corpus reaches
 
 It needs Clang with its runtime libraries (Debian: clang, libclang-rt-14-dev; llvm for --coverage). What fails is left
-in the working directory as crash-*, and is run again by `python tests/fuzz/run.py --replay crash-*`.
+in the working directory as crash-*, and is run again by `python tests/slow/fuzz/run.py --replay crash-*`.
 ROIPOOL_CPU_CAPABILITY chooses the instruction set, as ever.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from torch.utils import cpp_extension
 
 HERE = Path(__file__).parent
-CSRC = HERE.parents[1] / "csrc"
+CSRC = HERE.parents[2] / "csrc"
 CORPUS = HERE / "corpus.zip"
 SOURCES = [HERE / "fuzz_operators.cpp", CSRC / "ops" / "schemas.cpp", *sorted((CSRC / "cpu").rglob("*.cpp"))]
 COVERED = "-fsanitize-coverage=inline-8bit-counters,pc-table"

@@ -11,7 +11,7 @@ from support import CPU, Backend, assert_same_bits, channels_last, contiguous, s
 
 import roipool
 
-DATA = np.load(Path(__file__).parent / "data" / "roi_pool_cases.npz")
+DATA = np.load(Path(__file__).parents[1] / "data" / "roi_pool_cases.npz")
 CASES = {case["name"]: dict(case, index=i) for i, case in enumerate(json.loads(str(DATA["cases"])))}
 
 # Where roipool differs on purpose, (output, gradient), and why. Everything else must agree bit for bit.

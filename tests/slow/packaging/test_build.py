@@ -1,4 +1,4 @@
-"""setup.py where something is missing or broken: one clear sentence. `tests/build_cases.sh` builds whole wheels."""
+"""setup.py where something is missing or broken: one clear sentence. `build_cases.sh` builds whole wheels."""
 
 import os
 import re
@@ -13,7 +13,7 @@ import pytest
 
 import roipool
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[3]
 if not (CHECKOUT / "setup.py").exists():
     pytest.skip("without setup.py, nothing can be built", allow_module_level=True)
 

@@ -2,11 +2,11 @@
 # Builds whole wheels where that might go wrong, and prints a line for each case. test_build.py has the cases that take
 # seconds; these take ten minutes, and pip must be able to fetch torch.
 #
-#   tests/build_cases.sh
+#   tests/slow/packaging/build_cases.sh
 #
 # PYTHON chooses the interpreter, BUILD_CASES_LOGS a folder where the output of each build is kept.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../../.."
 
 scratch=$(mktemp -d)
 trap 'chmod -R u+w "$scratch"; rm -rf "$scratch"' EXIT

@@ -1,0 +1,62 @@
+"""A native library that is missing or broken, and the instruction set that is chosen at import."""
+
+import os
+import shutil
+import site
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import roipool
+
+
+def import_without_library(folder: Path, library: bytes | None) -> str:
+    package = folder / "roipool"
+    source = Path(roipool.__file__).parent
+    shutil.copytree(source, package, ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__"))
+    if library is not None:
+        (package / Path(roipool._C.__file__).name).write_bytes(library)
+    # -S leaves out the import hook of an editable install, which would find the library after all.
+    paths = [str(folder), *site.getsitepackages()]
+    run = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {paths}; import roipool"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
+    assert run.returncode != 0
+    return run.stderr.strip().splitlines()[-1]
+
+
+REASONS = {
+    "missing": (None, "No module named 'roipool._C'"),
+    "empty": (b"", "file too short"),
+    "broken": (b"not a library" * 100, "invalid ELF header"),
+}
+
+
+@pytest.mark.parametrize("fault", REASONS)
+def test_import_fails_with_reason_and_remedy(tmp_path, fault):
+    library, reason = REASONS[fault]
+    error = import_without_library(tmp_path, library)
+    assert error.startswith("ImportError: roipool's native library roipool._C is missing or does not load (")
+    assert reason in error
+    assert "pip install --no-build-isolation -e ." in error
+
+
+def test_capability_that_is_none_is_refused_at_import():
+    environment = {**os.environ, "ROIPOOL_CPU_CAPABILITY": "sse9"}
+    run = subprocess.run(
+        [sys.executable, "-c", "import roipool"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert run.returncode != 0
+    assert "ROIPOOL_CPU_CAPABILITY must be one that this processor has (default" in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("capability", ["default", roipool._C.cpu_capability])
+def test_capability_can_be_chosen(capability):
+    environment = {**os.environ, "ROIPOOL_CPU_CAPABILITY": capability}
+    command = [sys.executable, "-c", "import roipool; print(roipool._C.cpu_capability)"]
+    assert subprocess.run(command, capture_output=True, text=True, env=environment).stdout.strip() == capability

@@ -1,0 +1,58 @@
+"""What a planted bug is, the files that it is planted in, and the tests that should find it."""
+
+from typing import NamedTuple
+
+# Which tests should find a bug, the quickest first.
+GOLDEN = "tests/kernels/test_golden.py"
+AGAINST_REFERENCE = "tests/kernels/test_against_reference.py"
+EDGE_CASES = "tests/kernels/test_edge_cases.py"
+FORWARD_WAYS = "tests/kernels/test_forward_ways.py"
+DETERMINISM = "tests/kernels/test_determinism.py"
+KERNELS_MULTISCALE = "tests/kernels/test_multiscale.py"
+CHECKED = "tests/ops/test_checks.py"
+FAKE = "tests/ops/test_fake.py"
+OUT = "tests/ops/test_out.py"
+AUTOGRAD = "tests/ops/test_autograd.py"
+FUNC = "tests/ops/test_func.py"
+COMPILE = "tests/ops/test_compile.py"
+MULTISCALE_CHECKS = "tests/ops/test_multiscale_checks.py"
+MULTISCALE_AUTOGRAD = "tests/ops/test_multiscale_autograd.py"
+FUNCTIONAL = "tests/api/test_functional.py"
+MODULES = "tests/api/test_modules.py"
+MULTISCALE = "tests/api/test_multiscale.py"
+PYTORCH = "tests/api/test_pytorch.py"
+ONNX = "tests/api/test_onnx.py"
+MXNET = "tests/api/test_mxnet.py"
+REFERENCE = "tests/api/test_reference.py"
+
+KERNELS = (GOLDEN, AGAINST_REFERENCE, EDGE_CASES, FORWARD_WAYS, DETERMINISM)
+LEVELS = (
+    f"{KERNELS_MULTISCALE}::test_levels_are_those_of_torchvision",
+    f"{KERNELS_MULTISCALE}::test_level_of_a_box",
+    KERNELS_MULTISCALE,
+)
+CHECKS = (f"{CHECKED}::test_misuse_is_one_clear_error", f"{MULTISCALE_CHECKS}::test_misuse_is_one_clear_error")
+FORMATS = (f"{FAKE}::test_fake_and_native_strides_agree", OUT, *KERNELS[1:])
+DERIVATIVES = (AUTOGRAD, FUNC, MULTISCALE_AUTOGRAD, PYTORCH)
+PARTS = f"{FORWARD_WAYS}::test_regions_that_cover_little_of_the_maps"
+ARGUMENTS = (FUNCTIONAL, f"{MULTISCALE}::test_misuse_of_the_function")
+SUBCLASSES = (f"{PYTORCH}::test_subclass_of_tensor", f"{MULTISCALE}::test_subclass_of_tensor")
+
+
+class Bug(NamedTuple):
+    name: str
+    path: str
+    pattern: str  # found just once
+    replacement: str
+    tests: tuple[str, ...]
+    on_cuda_host: bool = False  # whether the CUDA kernels, executed on the host, have it as well: found there, too
+
+
+GEOMETRY = "csrc/roi_geometry.h"
+KERNEL_CPP = "csrc/cpu/roi_pool_kernel.cpp"
+LANES = "csrc/cpu/inner_loops.h"
+LOOPS = "csrc/cpu/inner_loops_impl.h"
+OP = "csrc/roi_pool_op.h"
+FAKE_PY, FUNCTIONS, VMAP = "roipool/_library.py", "roipool/autograd.py", "roipool/vmap.py"
+CALL, MODULE = "roipool/functional.py", "roipool/modules.py"
+MXNET_PY, ONNX_PY, REFERENCE_PY = "roipool/mxnet.py", "roipool/onnx.py", "roipool/reference.py"

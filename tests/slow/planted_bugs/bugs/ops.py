@@ -1,0 +1,156 @@
+"""Bugs in the checks and outputs of the operators, and in the fake kernels."""
+
+from bugs.bug import (
+    AGAINST_REFERENCE,
+    AUTOGRAD,
+    CHECKED,
+    CHECKS,
+    FAKE,
+    FAKE_PY,
+    FORMATS,
+    MULTISCALE_CHECKS,
+    OP,
+    OUT,
+    Bug,
+)
+
+BUGS = [
+    # ---- Checks and outputs of the operators.
+    Bug(
+        "the largest plane is refused",
+        OP,
+        "width <= INT32_MAX / height",
+        "width < INT32_MAX / height",
+        (f"{CHECKED}::test_the_largest_map_is_taken", *CHECKS),
+    ),
+    Bug("an output of any height", OP, "pooled_height <= INT32_MAX && ", "", CHECKS),
+    Bug(
+        "rois of six columns",
+        OP,
+        "rois.dim() == 2 && rois.size(1) == 5",
+        "rois.dim() == 2 && rois.size(1) >= 5",
+        CHECKS,
+    ),
+    Bug("an infinite scale", OP, "std::isfinite(spatial_scale) && spatial_scale > 0", "spatial_scale > 0", CHECKS),
+    Bug("an argmax of other channels", OP, " && argmax.size(1) == other.size(1)", "", CHECKS),
+    Bug("an argmax of other regions", OP, " && argmax.size(0) == rois.size(0)", "", CHECKS),
+    Bug(
+        "a grad_output of other bins", OP, 'check_same_shape(grad_output, "grad_output", argmax, "argmax");', "", CHECKS
+    ),
+    Bug("maps of other channels", OP, " && input.size(1) == first.size(1)", "", CHECKS),
+    Bug("any number of levels", OP, "num_levels >= 1 && num_levels <= kMaxLevels", "num_levels >= 1", CHECKS),
+    Bug(
+        "as many heights as there are",
+        OP,
+        "ROIPOOL_CHECK(widths.size() == heights.size(),",
+        "ROIPOOL_CHECK(true,",
+        CHECKS,
+    ),
+    Bug("a shape of one dimension", OP, 'sizes.size() == 1 ? ",)" : ")"', '")"', CHECKS),
+    Bug("out over its input", OP, " && !may_overlap(out, input)", "", (OUT,)),
+    Bug("out over its rois", OP, " && !may_overlap(out, rois)", "", (OUT,)),
+    Bug(
+        "out over the last element of its input",
+        OP,
+        "+ extent_of(tensor) * tensor.element_size()",
+        "+ (extent_of(tensor) - 1) * tensor.element_size()",
+        (OUT,),
+    ),
+    Bug("out of elements that share memory", OP, "out.stride(i) != 0 || out.size(i) <= 1", "out.dim() >= 0", (OUT,)),
+    Bug(
+        "out in the other memory format",
+        OP,
+        "if (fits && is_dense(out, memory_format_of(input)) &&",
+        "if (fits &&",
+        (OUT,),
+    ),
+    Bug("a format by the strides of a single channel", OP, " || batch_of_one_channel) {", ") {", (FAKE,)),
+    Bug(
+        "a format of expanded channels",
+        OP,
+        "  if (strides[1] == 0) {\n    return MemoryFormat::Contiguous;\n  }\n",
+        "",
+        (f"{FAKE}::test_fake_and_native_strides_agree_where_formats_differ", *FORMATS),
+    ),
+    Bug(
+        "rows of rois farther apart",
+        OP,
+        "rois.stride(0) == 5 && rois.stride(1) == 1",
+        "rois.stride(1) == 1",
+        (f"{AGAINST_REFERENCE}::test_rois_of_any_strides", *FORMATS),
+    ),
+    Bug(
+        "gradients in the other memory format",
+        OP,
+        "const Tensor grads = dense(grad_output, format);",
+        "const Tensor grads = grad_output;",
+        (AUTOGRAD, *FORMATS),
+    ),
+    # ---- Fake kernels.
+    Bug(
+        "fake: a format that depends on N",
+        FAKE_PY,
+        "    return suggest_memory_format(one_image)",
+        "    return suggest_memory_format(tensor)",
+        (f"{FAKE}::test_fake_and_native_strides_agree",),
+    ),
+    Bug(
+        "fake: a gather in the format of its input",
+        FAKE_PY,
+        "torch.empty(argmax.shape, dtype=input.dtype, device=argmax.device, memory_format=_memory_format(argmax))",
+        "torch.empty(argmax.shape, dtype=input.dtype, device=argmax.device, memory_format=_memory_format(input))",
+        (f"{FAKE}::test_fake_and_native_strides_agree_where_formats_differ",),
+    ),
+    Bug(
+        "fake: a contiguous gradient",
+        FAKE_PY,
+        "size, dtype=grad_output.dtype, device=argmax.device, memory_format=_memory_format(argmax)",
+        "size, dtype=grad_output.dtype, device=argmax.device",
+        (f"{FAKE}::test_fake_and_native_strides_agree",),
+    ),
+    Bug(
+        "fake: an int64 argmax of a pyramid",
+        FAKE_PY,
+        "multiscale_roi_pool.default(inputs, rois, *arguments)\n"
+        "    return output, torch.empty_like(output, dtype=torch.int32)",
+        "multiscale_roi_pool.default(inputs, rois, *arguments)\n"
+        "    return output, torch.empty_like(output, dtype=torch.int64)",
+        (f"{MULTISCALE_CHECKS}::test_opcheck",),
+    ),
+    Bug(
+        "fake: gradients of a pyramid with H for W",
+        FAKE_PY,
+        "            (batch_size, argmax.shape[1], height, width),",
+        "            (batch_size, argmax.shape[1], width, height),",
+        (f"{MULTISCALE_CHECKS}::test_opcheck",),
+    ),
+    Bug(
+        "fake: an unchecked argmax",
+        FAKE_PY,
+        '    _check_argmax(argmax, rois, input, "input")\n',
+        "",
+        (f"{CHECKED}::test_fake_kernels_refuse_the_same_in_the_same_words",),
+    ),
+    Bug("fake: an out that is not resized", FAKE_PY, "    _maybe_resize_out(out, output.shape)\n", "", (OUT,)),
+    Bug(
+        "fake: a pyramid of nine levels",
+        FAKE_PY,
+        "_MAX_LEVELS = 8",
+        "_MAX_LEVELS = 9",
+        (f"{MULTISCALE_CHECKS}::test_fake_kernels_refuse_the_same_in_the_same_words",),
+    ),
+    Bug(
+        "fake: an infinite scale",
+        FAKE_PY,
+        "0 < spatial_scale < math.inf",
+        "0 < spatial_scale",
+        (f"{CHECKED}::test_fake_kernels_refuse_the_same_in_the_same_words",),
+    ),
+    Bug(
+        "an out that is overwritten keeps its version",
+        FAKE_PY,
+        '    library.impl("roi_pool.out", autograd.roi_pool_out_in_place, "ADInplaceOrView")\n',
+        "",
+        (OUT,),
+    ),
+]
