@@ -27,65 +27,64 @@ ROIPOOL_HOST_DEVICE To bit_cast(From from) {
   return to;
 }
 
-// Widens the bits of a float16. Without an instruction for it, the exponent is moved by an addition, and a subnormal
-// number is normalised by a subtraction of floats.
-ROIPOOL_HOST_DEVICE float widen_float16(uint16_t bits) {
-#if defined(__CUDA_ARCH__)
-  return __half2float(__ushort_as_half(bits));
-#else
-  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16;
-  const uint32_t magnitude = static_cast<uint32_t>(bits & 0x7fff) << 13;
-  const uint32_t normal = magnitude + (magnitude >= 0x0f800000 ? 0x70000000 : 0x38000000);  // infinity and NaN, others
-  const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude + 0x38800000) - 0x1p-14f);
-  return bit_cast<float>(sign | (magnitude < 0x00800000 ? subnormal : normal));
-#endif
-}
-
-// Rounds a float to the nearest float16, ties to even. Without an instruction for it, a subnormal result appears in the
-// last bits of a sum of floats.
-ROIPOOL_HOST_DEVICE uint16_t narrow_to_float16(float value) {
-#if defined(__CUDA_ARCH__)
-  return __half_as_ushort(__float2half_rn(value));
-#else
-  const uint32_t bits = bit_cast<uint32_t>(value);
-  const uint32_t sign = bits & 0x80000000;
-  const uint32_t magnitude = bits ^ sign;
-  const uint32_t normal = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
-  const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - 0x3f000000;
-  const uint32_t finite = magnitude < 0x38800000 ? subnormal : normal;
-  const uint32_t not_finite = magnitude > 0x7f800000 ? 0x7e00 : 0x7c00;
-  return static_cast<uint16_t>((sign >> 16) | (magnitude >= 0x47800000 ? not_finite : finite));
-#endif
-}
-
-// Widens the bits of a bfloat16, which are the upper half of those of a float.
-ROIPOOL_HOST_DEVICE float widen_bfloat16(uint16_t bits) { return bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
-
-// Rounds a float to the nearest bfloat16, ties to even.
-ROIPOOL_HOST_DEVICE uint16_t narrow_to_bfloat16(float value) {
-#if defined(__CUDA_ARCH__)
-  return __bfloat16_as_ushort(__float2bfloat16_rn(value));
-#else
-  const uint32_t bits = bit_cast<uint32_t>(value);
-  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  return static_cast<uint16_t>(value != value ? 0x7fc0 : rounded);
-#endif
-}
-
+// Holds a float16 by its bits. On a CUDA device, one instruction converts it.
 struct Float16 {
   uint16_t bits;
 
   Float16() = default;
-  explicit ROIPOOL_HOST_DEVICE Float16(float value) : bits(narrow_to_float16(value)) {}
-  ROIPOOL_HOST_DEVICE operator float() const { return widen_float16(bits); }
+  explicit ROIPOOL_HOST_DEVICE Float16(float value) : bits(narrow(value)) {}
+  ROIPOOL_HOST_DEVICE operator float() const { return widen(bits); }
+
+  // Moves the exponent by an addition; normalises a subnormal number by a subtraction of floats.
+  static ROIPOOL_HOST_DEVICE float widen(uint16_t bits) {
+#if defined(__CUDA_ARCH__)
+    return __half2float(__ushort_as_half(bits));
+#else
+    const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16;
+    const uint32_t magnitude = static_cast<uint32_t>(bits & 0x7fff) << 13;
+    const uint32_t normal = magnitude + (magnitude >= 0x0f800000 ? 0x70000000 : 0x38000000);  // infinity, NaN; others
+    const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude + 0x38800000) - 0x1p-14f);
+    return bit_cast<float>(sign | (magnitude < 0x00800000 ? subnormal : normal));
+#endif
+  }
+
+  // Rounds to nearest, ties to even. The bits of a subnormal result are the last ones of a sum of floats.
+  static ROIPOOL_HOST_DEVICE uint16_t narrow(float value) {
+#if defined(__CUDA_ARCH__)
+    return __half_as_ushort(__float2half_rn(value));
+#else
+    const uint32_t bits = bit_cast<uint32_t>(value);
+    const uint32_t sign = bits & 0x80000000;
+    const uint32_t magnitude = bits ^ sign;
+    const uint32_t normal = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+    const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - 0x3f000000;
+    const uint32_t finite = magnitude < 0x38800000 ? subnormal : normal;
+    const uint32_t not_finite = magnitude > 0x7f800000 ? 0x7e00 : 0x7c00;
+    return static_cast<uint16_t>((sign >> 16) | (magnitude >= 0x47800000 ? not_finite : finite));
+#endif
+  }
 };
 
+// Holds a bfloat16 by its bits, which are the upper half of those of a float.
 struct BFloat16 {
   uint16_t bits;
 
   BFloat16() = default;
-  explicit ROIPOOL_HOST_DEVICE BFloat16(float value) : bits(narrow_to_bfloat16(value)) {}
-  ROIPOOL_HOST_DEVICE operator float() const { return widen_bfloat16(bits); }
+  explicit ROIPOOL_HOST_DEVICE BFloat16(float value) : bits(narrow(value)) {}
+  ROIPOOL_HOST_DEVICE operator float() const { return widen(bits); }
+
+  static ROIPOOL_HOST_DEVICE float widen(uint16_t bits) { return bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+
+  // Rounds to nearest, ties to even.
+  static ROIPOOL_HOST_DEVICE uint16_t narrow(float value) {
+#if defined(__CUDA_ARCH__)
+    return __bfloat16_as_ushort(__float2bfloat16_rn(value));
+#else
+    const uint32_t bits = bit_cast<uint32_t>(value);
+    const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    return static_cast<uint16_t>(value != value ? 0x7fc0 : rounded);
+#endif
+  }
 };
 
 // The type that numbers of a dtype are compared and summed in.

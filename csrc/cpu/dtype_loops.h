@@ -1,25 +1,63 @@
+// Names the loops of each dtype, in the table that was chosen for this processor.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
 #include "cpu/simd/capability.h"
+#include "cpu/simd/loops.h"
 #include "dtypes.h"
 
 namespace roipool::cpu {
 
-// The inner loops of a dtype, and the lanes that stand for its bits there.
-inline const InnerLoops<Float32Lanes>& inner_loops_of(float) { return cpu_capability().loops->float32; }
+inline const simd::TargetLoops& target_loops() { return *simd::cpu_capability().loops; }
 
-inline const InnerLoops<Float64Lanes>& inner_loops_of(double) { return cpu_capability().loops->float64; }
+template <typename scalar_t>
+struct DTypeLoops;
 
-inline const InnerLoops<Float16Lanes>& inner_loops_of(Float16) { return cpu_capability().loops->float16; }
+template <>
+struct DTypeLoops<float> {
+  using LaneType = simd::Float32Lanes;
+  static const simd::GroupLoops<LaneType>& groups() { return target_loops().float32; }
+  static const simd::RowLoops<LaneType>& rows() { return target_loops().float32_rows; }
+};
 
-inline const InnerLoops<BFloat16Lanes>& inner_loops_of(BFloat16) { return cpu_capability().loops->bfloat16; }
+template <>
+struct DTypeLoops<double> {
+  using LaneType = simd::Float64Lanes;
+  static const simd::GroupLoops<LaneType>& groups() { return target_loops().float64; }
+  static const simd::RowLoops<LaneType>& rows() { return target_loops().float64_rows; }
+};
 
-inline const Conversions& conversions_of(Float16) { return cpu_capability().loops->float16_conversions; }
+template <>
+struct DTypeLoops<Float16> {
+  using LaneType = simd::Float16Lanes;
+  static const simd::GroupLoops<LaneType>& groups() { return target_loops().float16; }
+  static const simd::Conversions& conversions() { return target_loops().float16_conversions; }
+};
 
-inline const Conversions& conversions_of(BFloat16) { return cpu_capability().loops->bfloat16_conversions; }
+template <>
+struct DTypeLoops<BFloat16> {
+  using LaneType = simd::BFloat16Lanes;
+  static const simd::GroupLoops<LaneType>& groups() { return target_loops().bfloat16; }
+  static const simd::Conversions& conversions() { return target_loops().bfloat16_conversions; }
+};
 
-inline const RowLoops<Float32Lanes>& row_loops_of(float) { return cpu_capability().loops->float32_rows; }
+// Widens half-precision numbers to floats.
+template <typename Half>
+void widen(const Half* from, int64_t count, float* to) {
+  DTypeLoops<Half>::conversions().widen(reinterpret_cast<const uint16_t*>(from), count, to);
+}
 
-inline const RowLoops<Float64Lanes>& row_loops_of(double) { return cpu_capability().loops->float64_rows; }
+// Rounds sums to the dtype of their gradients.
+template <typename scalar_t>
+void narrow(const wide_t<scalar_t>* from, int64_t count, scalar_t* to) {
+  if constexpr (std::is_same_v<scalar_t, wide_t<scalar_t>>) {
+    std::copy_n(from, count, to);
+  } else {
+    DTypeLoops<scalar_t>::conversions().narrow(from, count, reinterpret_cast<uint16_t*>(to));
+  }
+}
 
 }  // namespace roipool::cpu

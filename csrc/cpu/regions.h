@@ -1,3 +1,4 @@
+// What the CPU kernels know of regions: their level, their bins, their image.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +13,8 @@
 
 namespace roipool::cpu {
 
-// The problem as one level of a pyramid sees it: its maps, and the regions that are pooled from them, ascending.
+// Describes a problem as one level of a pyramid sees it: its maps, and the regions that are pooled from them,
+// ascending.
 struct LevelProblem : RoIPoolProblem {
   FeatureMaps maps;
   std::vector<int64_t> regions;
@@ -29,7 +31,7 @@ struct LevelProblem : RoIPoolProblem {
   int64_t num_regions() const { return static_cast<int64_t>(regions.size()); }
 };
 
-// A rectangle of a map.
+// Describes a rectangle of a map.
 struct Rectangle {
   CellRange rows;
   CellRange columns;
@@ -39,82 +41,81 @@ struct Rectangle {
   int64_t num_cells() const { return height() * width(); }
 };
 
-// The bins of one region at a time, on both axes.
-class Bins {
+// Holds the bins of one region at a time.
+class RegionBins {
  public:
-  explicit Bins(const LevelProblem& problem)
+  explicit RegionBins(const LevelProblem& problem)
       : problem_(problem), rows_(problem.pooled_height), columns_(problem.pooled_width) {}
 
-  // Moves to region k. Returns the image that it lies in, or -1 where all its bins are empty by decree: a batch index
-  // of no image, or a coordinate that is not finite.
-  int64_t locate(int64_t k) {
-    return problem_.with_roi(k, [this](const auto* roi) { return locate(roi); });
+  // Moves to region k. Returns the image that it lies in, or -1 where all its bins are empty: see place_region().
+  int64_t place(int64_t k) {
+    return problem_.with_roi(k, [this](const auto* roi) { return place(roi); });
   }
 
   const std::vector<CellRange>& rows() const { return rows_; }
   const std::vector<CellRange>& columns() const { return columns_; }
-  Grid grid() const { return {rows_.data(), problem_.pooled_height, columns_.data(), problem_.pooled_width}; }
+  simd::BinGrid grid() const { return {rows_.data(), problem_.pooled_height, columns_.data(), problem_.pooled_width}; }
 
-  // What the bins lie in, without a cell where all of them are empty.
+  // Returns the rectangle that the bins lie in, which has no cell where all of them are empty.
   Rectangle hull() const { return {hull(rows_), hull(columns_)}; }
 
-  // The largest number that a cell of a bin has, counted from the bin's first cell along the rows of the map.
-  int64_t span() const { return (longest(rows_) - 1) * problem_.maps.width + longest(columns_) - 1; }
+  // Returns the largest offset of any cell from the first cell of its bin, along the rows of the map.
+  int64_t max_offset() const { return (max_size(rows_) - 1) * problem_.maps.width + max_size(columns_) - 1; }
 
-  // The rows of the lowest bin that is not empty; 0 if all are.
-  int64_t least_height() const {
-    int64_t least = 0;
-    for (const CellRange row : rows_) {
-      if (!row.empty()) {
-        least = least == 0 ? row.hi - row.lo : std::min<int64_t>(least, row.hi - row.lo);
+  // Returns the rows of the lowest bin that is not empty; 0 if all are.
+  int64_t min_bin_rows() const {
+    int64_t min_rows = 0;
+    for (const CellRange rows : rows_) {
+      if (!rows.empty()) {
+        min_rows = min_rows == 0 ? rows.hi - rows.lo : std::min<int64_t>(min_rows, rows.hi - rows.lo);
       }
     }
-    return least;
+    return min_rows;
   }
 
-  // The cells of all bins together, counted once for each bin that they are in.
-  int64_t num_visits() const { return sum(rows_) * sum(columns_); }
+  // Counts the cells of all bins together: each once for each bin that it is in.
+  int64_t num_visits() const { return sum_of_sizes(rows_) * sum_of_sizes(columns_); }
 
-  // The first cell of each bin, or -1 of an empty one.
+  // Writes the first cell of each bin, or -1 for an empty one.
   void first_cells(int32_t* cells) const {
-    for (const CellRange row : rows_) {
-      for (const CellRange column : columns_) {
-        const bool empty = row.empty() || column.empty();
-        *cells++ = empty ? -1 : static_cast<int32_t>(row.lo * problem_.maps.width + column.lo);
+    for (const CellRange rows : rows_) {
+      for (const CellRange columns : columns_) {
+        const bool empty = rows.empty() || columns.empty();
+        *cells++ = empty ? -1 : static_cast<int32_t>(rows.lo * problem_.maps.width + columns.lo);
       }
     }
   }
 
  private:
-  static CellRange hull(const std::vector<CellRange>& windows) {
+  static CellRange hull(const std::vector<CellRange>& ranges) {
     CellRange hull = {std::numeric_limits<int32_t>::max(), 0};
-    for (const CellRange window : windows) {
-      if (!window.empty()) {
-        hull.lo = std::min(hull.lo, window.lo);
-        hull.hi = std::max(hull.hi, window.hi);
+    for (const CellRange range : ranges) {
+      if (!range.empty()) {
+        hull.lo = std::min(hull.lo, range.lo);
+        hull.hi = std::max(hull.hi, range.hi);
       }
     }
     return hull;
   }
 
-  static int64_t longest(const std::vector<CellRange>& windows) {
-    int64_t cells = 0;
-    for (const CellRange window : windows) {
-      cells = std::max<int64_t>(cells, window.hi - window.lo);
+  static int64_t max_size(const std::vector<CellRange>& ranges) {
+    int64_t size = 0;
+    for (const CellRange range : ranges) {
+      size = std::max<int64_t>(size, range.hi - range.lo);
     }
-    return cells;
+    return size;
   }
 
-  static int64_t sum(const std::vector<CellRange>& windows) {
-    int64_t cells = 0;
-    for (const CellRange window : windows) {
-      cells += std::max(0, window.hi - window.lo);
+  static int64_t sum_of_sizes(const std::vector<CellRange>& ranges) {
+    int64_t sum = 0;
+    for (const CellRange range : ranges) {
+      sum += std::max(0, range.hi - range.lo);
     }
-    return cells;
+    return sum;
   }
 
   template <typename T>
-  int64_t locate(const T* roi) {
+  int64_t place(const T* roi) {
     Axis<T> x;
     Axis<T> y;
     const int64_t image = place_region(problem_, problem_.maps, roi, &x, &y);
@@ -135,7 +136,7 @@ class Bins {
   std::vector<CellRange> columns_;
 };
 
-// The regions problem.regions[first .. last-1] of each image, in ascending order.
+// Sorts the regions problem.regions[first .. last-1] by image, and keeps them in ascending order within each.
 class RegionsByImage {
  public:
   RegionsByImage(const LevelProblem& problem, int64_t first, int64_t last)
@@ -159,7 +160,7 @@ class RegionsByImage {
   const int64_t* begin(int64_t image) const { return regions_.data() + starts_[image]; }
   const int64_t* end(int64_t image) const { return regions_.data() + starts_[image + 1]; }
 
-  // The regions of no image.
+  // Delimit the regions of no image.
   const int64_t* begin_of_none() const { return begin(static_cast<int64_t>(starts_.size()) - 2); }
   const int64_t* end_of_none() const { return regions_.data() + regions_.size(); }
 
@@ -168,69 +169,71 @@ class RegionsByImage {
   std::vector<int64_t> regions_;
 };
 
-// How many columns of a map are prepared at a time for being pooled: where they are adjacent, as many as the widest
-// register holds.
-template <typename scalar_t>
-int64_t columns_at_a_time(const LevelProblem& problem) {
-  return problem.channels_last ? 1 : 64 / sizeof(scalar_t);
+// ---- What a forward prepares of the maps.
+
+inline Rectangle whole_map(const FeatureMaps& maps) {
+  return {{0, static_cast<int32_t>(maps.height)}, {0, static_cast<int32_t>(maps.width)}};
 }
 
-inline Rectangle whole_map(const LevelProblem& problem) {
-  return {{0, static_cast<int32_t>(problem.maps.height)}, {0, static_cast<int32_t>(problem.maps.width)}};
-}
-
-// What a region prepares of a map for itself alone: what its bins lie in, and at least so many columns, if there are.
-// Without a cell where all bins are empty.
-inline Rectangle part_of(const LevelProblem& problem, const Bins& bins, int64_t least_columns) {
+// Returns what a region prepares for itself alone: the rectangle that its bins lie in, widened to min_columns columns
+// where the map has them. It has no cell where all bins are empty.
+inline Rectangle part_of_region(const FeatureMaps& maps, const RegionBins& bins, int64_t min_columns) {
   Rectangle part = bins.hull();
-  const auto width = static_cast<int32_t>(std::min(least_columns, problem.maps.width));
+  const auto width = static_cast<int32_t>(std::min(min_columns, maps.width));
   if (part.num_cells() > 0 && part.width() < width) {
-    part.columns.lo = std::min<int32_t>(part.columns.lo, problem.maps.width - width);
+    part.columns.lo = std::min<int32_t>(part.columns.lo, maps.width - width);
     part.columns.hi = part.columns.lo + width;
   }
   return part;
 }
 
-// The cells that all bins visit together.
-inline int64_t count_visits(const LevelProblem& problem) {
-  int64_t visits = 0;
-  Bins bins(problem);
-  for (const int64_t k : problem.regions) {
-    visits += bins.locate(k) < 0 ? 0 : bins.num_visits();
+// Counts the cells that the regions prepare where each prepares its part of the maps for itself alone, up to `limit`.
+// Columns are prepared column_step at a time.
+inline int64_t count_part_cells(const LevelProblem& problem, int64_t column_step, int64_t limit) {
+  int64_t num_cells = 0;
+  RegionBins bins(problem);
+  for (int64_t i = 0; i < problem.num_regions() && num_cells < limit; ++i) {
+    if (bins.place(problem.regions[i]) >= 0) {
+      const Rectangle part = bins.hull();
+      const int64_t width = divide_up(part.width(), column_step) * column_step;
+      num_cells += part.height() * std::min(width, problem.maps.width);
+    }
   }
-  return visits;
+  return std::min(num_cells, limit);
 }
 
-// A region that has no bins: 0 and -1.
+// ---- Regions and their outputs.
+
+// Writes 0 and -1 for a region that has no bins. argmax may be null.
 template <typename scalar_t>
 void clear_region(const RoIPoolProblem& problem, int64_t k, scalar_t* output, int32_t* argmax) {
-  std::fill_n(output + k * problem.output_region_stride, problem.output_region_stride, scalar_t(0));
+  std::fill_n(output + k * problem.output_region_stride, problem.output_region_stride, scalar_t{});
   if (argmax != nullptr) {
     std::fill_n(argmax + k * problem.output_region_stride, problem.output_region_stride, -1);
   }
 }
 
-// Calls function(bins, image, k, i) in parallel for each of the shares of each region that has bins, its channels say,
-// and clears the other regions. Every thread makes a function of its own. work_per_share is in elements, as for
-// grain_of.
+// Calls function(bins, image, k, share) in parallel for each region that has bins and each of its shares, its channels
+// say, and clears the other regions. make_function() makes a function for each thread. work_per_share is in elements,
+// as for grain_of().
 template <typename scalar_t, typename MakeFunction>
-void for_each_share(const LevelProblem& problem, scalar_t* output, int32_t* argmax, int64_t shares,
-                    int64_t work_per_share, const MakeFunction& make_function) {
-  parallel_for(0, problem.num_regions() * shares, grain_of(work_per_share), [&](int64_t begin, int64_t end) {
+void for_each_region_share(const LevelProblem& problem, scalar_t* output, int32_t* argmax, int64_t num_shares,
+                           int64_t work_per_share, const MakeFunction& make_function) {
+  parallel_for(0, problem.num_regions() * num_shares, grain_of(work_per_share), [&](int64_t first, int64_t last) {
     auto function = make_function();
-    Bins bins(problem);
-    int64_t located = -1;
+    RegionBins bins(problem);
+    int64_t placed = -1;
     int64_t image = -1;
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t k = problem.regions[task / shares];
-      const int64_t i = task % shares;
-      if (k != located) {
-        image = bins.locate(k);
-        located = k;
+    for (int64_t task = first; task < last; ++task) {
+      const int64_t k = problem.regions[task / num_shares];
+      const int64_t share = task % num_shares;
+      if (k != placed) {
+        image = bins.place(k);
+        placed = k;
       }
       if (image >= 0) {
-        function(bins, image, k, i);
-      } else if (i == 0) {
+        function(bins, image, k, share);
+      } else if (share == 0) {
         clear_region(problem, k, output, argmax);
       }
     }

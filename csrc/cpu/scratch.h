@@ -1,3 +1,4 @@
+// Scratch memory of the kernels.
 #pragma once
 
 #include <cstdint>
@@ -6,7 +7,7 @@
 
 namespace roipool::cpu {
 
-// Scratch memory: not initialised, aligned to lines of cache, so that no load of a vector spans two of them.
+// Holds memory that is not initialised, aligned to lines of cache, so that no load of a vector spans two of them.
 template <typename T>
 class Scratch {
  public:
@@ -25,15 +26,15 @@ class Scratch {
   std::unique_ptr<T, Delete> data_;
 };
 
-// The same, of a size that is not known beforehand.
+// Holds scratch memory whose size is not known beforehand.
 template <typename T>
 class GrowingScratch {
  public:
-  // What it held is lost.
+  // Returns memory for `size` elements. What it held is lost.
   T* get(int64_t size) {
     if (size > size_) {
       size_ = 0;
-      scratch_ = Scratch<T>(0);  // not two at a time
+      scratch_ = Scratch<T>(0);  // frees the old memory first, so that there are never two at a time
       scratch_ = Scratch<T>(size);
       size_ = size;
     }

@@ -1,3 +1,4 @@
+// Writes results that are too large for the caches past them.
 #pragma once
 
 #include <algorithm>
@@ -14,17 +15,17 @@ namespace roipool::cpu {
 
 // Copies past the caches, so that the lines that are written need not be read first. Other threads see it after a
 // fence.
-inline void stream(const char* from, int64_t size, char* to) {
+inline void stream(const char* from, int64_t num_bytes, char* to) {
 #if defined(__x86_64__)
-  constexpr int64_t kVector = sizeof(__m128i);
-  int64_t i = std::min<int64_t>(size, -reinterpret_cast<uintptr_t>(to) % kVector);
+  constexpr int64_t kVectorBytes = sizeof(__m128i);
+  int64_t i = std::min<int64_t>(num_bytes, -reinterpret_cast<uintptr_t>(to) % kVectorBytes);
   std::memcpy(to, from, i);
-  for (; i + kVector <= size; i += kVector) {
+  for (; i + kVectorBytes <= num_bytes; i += kVectorBytes) {
     _mm_stream_si128(reinterpret_cast<__m128i*>(to + i), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
   }
-  std::memcpy(to + i, from + i, size - i);
+  std::memcpy(to + i, from + i, num_bytes - i);
 #else
-  std::memcpy(to, from, size);
+  std::memcpy(to, from, num_bytes);
 #endif
 }
 
@@ -34,44 +35,38 @@ inline void fence() {
 #endif
 }
 
-// A tile is unpacked in short rows here and there, which is put together in the first-level cache while it is little
-// enough for it. From there it leaves
-//
-//   contiguous     in one piece, as the channels of a region lie side by side
-//   channels_last  by a run for each bin, past the caches where the result is too large for them: such runs are too
-//                  short, and too far apart, for the processor to fetch the next ones in time
-class Staging {
+// Unpacks tiles to a result. Tiles of large channels_last results are put together in the first-level cache and leave
+// it by a run for each bin, past the caches: such runs are too short, and too far apart, for the processor to fetch the
+// next ones in time. Other tiles are unpacked to where they belong.
+class StreamingWriter {
  public:
-  explicit Staging(int64_t result_bytes) : streams_(result_bytes >= kStreamedBytes) {}
-  ~Staging() { fence(); }
+  explicit StreamingWriter(int64_t result_bytes) : is_large_(result_bytes >= kStreamedBytes) {}
+  ~StreamingWriter() { fence(); }
 
-  // unpack(planes, target) unpacks a tile to a target of these planes.
+  // Writes the tile that unpack(matrix, target) unpacks to a target of that layout.
   template <typename T, typename Unpack>
-  void write(const Planes& planes, T* output, const Unpack& unpack) {
-    const bool channels_last = planes.channel_stride == 1;
-    const int64_t size = planes.channels * planes.positions * sizeof(T);
-    if (size > static_cast<int64_t>(sizeof buffer_) || (channels_last && !streams_)) {
-      unpack(planes, output);
+  void write(const simd::StridedMatrix& matrix, T* output, const Unpack& unpack) {
+    const bool channels_last = matrix.channel_stride == 1;
+    const int64_t tile_bytes = matrix.num_channels * matrix.num_positions * static_cast<int64_t>(sizeof(T));
+    if (!is_large_ || !channels_last || tile_bytes > kBufferBytes) {
+      unpack(matrix, output);
       return;
     }
-    Planes staged = planes;
-    staged.position_stride = channels_last ? planes.channels : 1;
-    unpack(staged, reinterpret_cast<T*>(buffer_));
-    if (!channels_last) {
-      std::memcpy(output, buffer_, size);
-      return;
-    }
-    const int64_t run = planes.channels * sizeof(T);
-    for (int64_t i = 0; i < planes.positions; ++i) {
-      stream(buffer_ + i * run, run, reinterpret_cast<char*>(output + i * planes.position_stride));
+    simd::StridedMatrix buffered = matrix;
+    buffered.position_stride = matrix.num_channels;
+    unpack(buffered, reinterpret_cast<T*>(buffer_));
+    const int64_t run_bytes = matrix.num_channels * static_cast<int64_t>(sizeof(T));
+    for (int64_t i = 0; i < matrix.num_positions; ++i) {
+      stream(buffer_ + i * run_bytes, run_bytes, reinterpret_cast<char*>(output + i * matrix.position_stride));
     }
   }
 
  private:
   static constexpr int64_t kStreamedBytes = 4 << 20;
+  static constexpr int64_t kBufferBytes = 16 << 10;
 
-  const bool streams_;
-  alignas(64) char buffer_[16384];
+  const bool is_large_;
+  alignas(64) char buffer_[kBufferBytes];
 };
 
 }  // namespace roipool::cpu

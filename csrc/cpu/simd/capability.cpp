@@ -5,19 +5,19 @@
 #include <string>
 #include <vector>
 
-namespace roipool {
+namespace roipool::cpu::simd {
 namespace {
 
-// Those of this processor, the best one last.
-std::vector<CpuCapability> supported() {
-  std::vector<CpuCapability> capabilities = {{"default", &kInnerLoopsDefault}};
+// Returns the capabilities of this processor, the best one last.
+std::vector<CpuCapability> supported_capabilities() {
+  std::vector<CpuCapability> capabilities = {{"default", &kLoopsDefault}};
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) {
-    capabilities.push_back({"avx2", &kInnerLoopsAvx2});
+    capabilities.push_back({"avx2", &kLoopsAvx2});
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl")) {
-      capabilities.push_back({"avx512", &kInnerLoopsAvx512});
+      capabilities.push_back({"avx512", &kLoopsAvx512});
     }
   }
 #endif
@@ -25,7 +25,7 @@ std::vector<CpuCapability> supported() {
 }
 
 CpuCapability choose() {
-  const std::vector<CpuCapability> capabilities = supported();
+  const std::vector<CpuCapability> capabilities = supported_capabilities();
   const char* asked = std::getenv("ROIPOOL_CPU_CAPABILITY");
   if (asked == nullptr) {
     return capabilities.back();
@@ -47,4 +47,4 @@ const CpuCapability& cpu_capability() {
   return chosen;
 }
 
-}  // namespace roipool
+}  // namespace roipool::cpu::simd

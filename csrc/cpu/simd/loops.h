@@ -1,162 +1,167 @@
-// The loops in which the forward spends its time, compiled once for each instruction set (inner_loops_*.cpp); which of
-// them run is decided when the library is loaded. Plain data in and out: no torch, and nothing of the C++ library,
-// whose inline functions would be compiled for one instruction set and linked for all.
-//
-// Channels are pooled in blocks. A block of an image is packed so that the channels of a cell lie side by side, then
-// pooled region by region into a tile, which is unpacked into the output:
-//
-//   map     [C][H*W] or [H*W][C]       --pack-->     block   [H*W][padded(channels)], or a part of that
-//   block   and bins of a region       --pool-->     tile    [PH*PW][kBlockChannels], values and cells
-//   tile                               --unpack-->   output  [C][PH*PW] or [PH*PW][C], argmax likewise
-//
-// An image has too few channels for that. There, a plane is pooled by rows: the cells of a bin's rows are reduced to
-// one row, side by side, and the columns of that row, of several rows of bins side by side, to bins.
+// The loops in which the CPU kernels spend their time, as tables of functions: one table for each instruction set.
+// README.md beside this has the rules of the folder, its words, and the data's way.
 #pragma once
 
 #include <cstdint>
 
 #include "geometry.h"
+#include "host_device.h"
 
-namespace roipool {
+namespace roipool::cpu::simd {
 
-// The bytes of one cell in a block: four lines of cache, and four of the widest registers.
-constexpr int64_t kBlockBytes = 256;
+// Counts the bytes of one cell in a channel group: four lines of cache, and four of the widest registers.
+constexpr int64_t kGroupBytes = 256;
 
-// How a dtype is packed. A lane holds a value. While a bin is pooled, its cells are numbered from its first one, in a
-// type as wide as a lane.
+// Counts the bytes of the widest register of any target.
+constexpr int64_t kMaxVectorBytes = 64;
+
+// ---- Lane types: how a dtype is packed, and the type of offsets, which is as wide as a lane.
+
 struct Float32Lanes {
   using lane_t = float;
-  using cell_t = int32_t;
+  using offset_t = int32_t;
 };
 
 struct Float64Lanes {
   using lane_t = double;
-  using cell_t = int64_t;
+  using offset_t = int64_t;
 };
 
-// Float16-precision numbers are packed as integers in the same order: no conversions, and a vector holds twice as many.
+// Half-precision numbers are packed as integers in the same order: they need no conversion, and a register holds twice
+// as many of them as floats.
 struct Float16Lanes {
   using lane_t = int16_t;
-  using cell_t = uint16_t;
+  using offset_t = uint16_t;
   static constexpr int16_t kInfinity = 0x7c00;
 };
 
 struct BFloat16Lanes {
   using lane_t = int16_t;
-  using cell_t = uint16_t;
+  using offset_t = uint16_t;
   static constexpr int16_t kInfinity = 0x7f80;
 };
 
-// A matrix of channels and positions (the cells of a map, or the bins of an output), in either memory format.
-struct Planes {
-  int64_t channels;
-  int64_t positions;
+// ---- What the loops take.
+
+// Describes a matrix of channels and positions (the cells of a map, or the bins of an output), in either memory format.
+struct StridedMatrix {
+  int64_t num_channels;
+  int64_t num_positions;
   int64_t channel_stride;   // in elements; of the two strides,
   int64_t position_stride;  // one is 1
 };
 
-// What is known of the values of a block.
-struct Contents {
-  bool plain;      // nothing (a NaN; for half precision, a negative zero too) asks for more than comparing lanes
-  bool orderless;  // and there is no negative zero: a maximum has the same bits in whatever order it is taken
+// Tells which values are among some that make more than `greater than` necessary to find a maximum.
+struct SpecialValues {
+  bool has_nan;
+  bool has_negative_zero;  // which equals 0.0, but has other bits
+
+  // Returns whether the bits of a maximum depend on the order in which it is taken.
+  ROIPOOL_ALWAYS_INLINE bool any() const { return has_nan || has_negative_zero; }
 };
 
-// The bins of one region.
-struct Grid {
+// Describes the bins of one region.
+struct BinGrid {
   const CellRange* rows;
   int64_t num_rows;
   const CellRange* columns;
   int64_t num_columns;
 };
 
-// Some channels of a part of a map, packed: of the rows from `top` on, `width` columns from `left` on.
-template <typename Kind>
-struct Block {
-  typename Kind::lane_t* lanes;
-  Contents contents;
-  int64_t channels;
+// Describes a channel group of a part of a map, packed: rows from `top` on, `width` columns from `left` on.
+template <typename LaneType>
+struct PackedMap {
+  typename LaneType::lane_t* lanes;
+  SpecialValues special_values;
+  int64_t num_channels;
   int64_t top;
   int64_t left;
   int64_t width;
-  int64_t map_width;  // by which cells are numbered
-  int64_t reach;      // rows of the map that a row stands for, see raise
+  int64_t map_width;    // of the whole map, by which offsets count
+  int64_t merged_rows;  // rows of the map that a packed row is the maximum of
 };
 
-template <typename Kind>
-struct InnerLoops {
-  using lane_t = typename Kind::lane_t;
-  using cell_t = typename Kind::cell_t;
-  using block_t = Block<Kind>;
+// ---- The loops.
 
-  static constexpr int64_t kBlockChannels = kBlockBytes / sizeof(lane_t);
+// Pools by channel groups.
+template <typename LaneType>
+struct GroupLoops {
+  using lane_t = typename LaneType::lane_t;
+  using offset_t = typename LaneType::offset_t;
 
-  // The channels of a packed block: whole registers.
-  static constexpr int64_t padded(int64_t channels) {
-    constexpr int64_t kMaxLanes = 64 / sizeof(lane_t);
-    return (channels + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
+  static constexpr int64_t kGroupChannels = kGroupBytes / sizeof(lane_t);
+
+  // Returns how many lanes a packed cell of so many channels takes: whole registers of any target.
+  static constexpr ROIPOOL_ALWAYS_INLINE int64_t padded_channels(int64_t num_channels) {
+    constexpr int64_t kMaxLanes = kMaxVectorBytes / sizeof(lane_t);
+    return (num_channels + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
   }
 
-  // Packs at most kBlockChannels channels, and fills up to padded(channels).
-  Contents (*pack)(const lane_t* map, const Planes& planes, lane_t* block);
+  // Packs at most kGroupChannels channels of a map to [positions][padded_channels].
+  SpecialValues (*pack)(const lane_t* map, const StridedMatrix& matrix, lane_t* packed);
 
-  // In columns first .. last-1 of an orderless block, each row becomes the maximum of `reach` rows, itself and those
-  // below. It is that of reach / 2 rows before; reach is a power of two. The last reach - 1 rows are of no more use.
-  void (*raise)(lane_t* block, int64_t channels, int64_t height, int64_t width, int64_t reach, int64_t first,
-                int64_t last);
+  // Makes each row, in columns first .. last-1, the maximum of `merged_rows` rows: itself and those below. It is that
+  // of half as many before; merged_rows is a power of two. The last merged_rows - 1 rows are of no more use. There are
+  // no special values.
+  void (*merge_rows)(lane_t* packed, int64_t num_channels, int64_t height, int64_t width, int64_t merged_rows,
+                     int64_t first, int64_t last);
 
-  // Pools the bins of a region from a block that holds all their cells. cells may be null; in an empty bin, values and
-  // cells are 0. Bins have at least as many rows as a row of the block stands for, or none; and that is 1 where cells
-  // are asked for.
-  void (*pool)(const Block<Kind>& block, const Grid& grid, lane_t* values, cell_t* cells);
+  // Pools the bins of a region, all of whose cells are packed, into a tile [bins][kGroupChannels]. In an empty bin,
+  // values and offsets are 0. `offsets` may be null, and is where merged_rows > 1; a bin that is not empty has at least
+  // merged_rows rows.
+  void (*pool_bins)(const PackedMap<LaneType>& map, const BinGrid& grid, lane_t* values, offset_t* offsets);
 
-  void (*unpack_values)(const lane_t* values, const Planes& planes, lane_t* output);
+  // Copies the values of a tile to an output.
+  void (*unpack_values)(const lane_t* values, const StridedMatrix& matrix, lane_t* output);
 
-  // argmax = cells + first_cells of their bin, of which kBlockBytes more than there are bins must be readable.
-  void (*unpack_cells)(const cell_t* cells, const int32_t* first_cells, const Planes& planes, int32_t* argmax);
+  // Writes argmax = offset + first cell of the bin. Of first_cells, kGroupBytes more than there are bins are readable.
+  void (*unpack_argmax)(const offset_t* offsets, const int32_t* first_cells, const StridedMatrix& matrix,
+                        int32_t* argmax);
 };
 
-template <typename Kind>
+// Pools by rows.
+template <typename LaneType>
 struct RowLoops {
-  using lane_t = typename Kind::lane_t;
-  using cell_t = typename Kind::cell_t;
+  using lane_t = typename LaneType::lane_t;
+  using offset_t = typename LaneType::offset_t;
 
-  // Whether there is no NaN and no negative zero among adjacent cells, so that nothing but the order of numbers
-  // decides.
-  bool (*is_plain)(const lane_t* cells, int64_t num_cells);
+  static constexpr int64_t kMaxLanes = kMaxVectorBytes / sizeof(lane_t);
 
-  // Pools the bins of one region from a plane, or a part of one, that is plain where the bins are, and at least
-  // kMaxLanes wide; its rows are read beside the bins, too. cells, with cell_scratch, may be null; they are counted
-  // from the first of the part, by rows of map_width cells.
-  void (*pool)(const lane_t* plane, int64_t width, int64_t map_width, const Grid& grid, lane_t* scratch,
-               cell_t* cell_scratch, lane_t* values, int32_t* cells);
+  // Returns whether a NaN or a negative zero is among adjacent cells.
+  bool (*has_special_values)(const lane_t* cells, int64_t num_cells);
 
-  static constexpr int64_t kMaxLanes = 64 / sizeof(lane_t);
+  // Pools the bins of one region from a plane, or a part of one, that is at least kMaxLanes wide and has no special
+  // values in the rows of the bins. argmax, with offset_scratch, may be null; it counts from the first cell of the
+  // part, by rows of map_width cells, and is -1 in an empty bin.
+  void (*pool_bins)(const lane_t* plane, int64_t width, int64_t map_width, const BinGrid& grid, lane_t* scratch,
+                    offset_t* offset_scratch, lane_t* values, int32_t* argmax);
 
-  // For bins that lie in so many columns of the plane, and what is read beside them.
+  // Returns the elements of scratch for bins that lie in so many columns of the plane.
   static constexpr int64_t scratch_size(int64_t hull_width, int64_t num_columns) {
     return kMaxLanes * (2 * (hull_width + 3 * kMaxLanes) + num_columns);
   }
 };
 
-// Float16 precision <-> float, rounded to nearest even.
+// Converts half precision to float and back, rounded to nearest even.
 struct Conversions {
-  void (*widen)(const int16_t* from, int64_t count, float* to);
-  void (*narrow)(const float* from, int64_t count, int16_t* to);
+  void (*widen)(const uint16_t* from, int64_t count, float* to);
+  void (*narrow)(const float* from, int64_t count, uint16_t* to);
 };
 
-struct InnerLoopsOfLevel {
-  InnerLoops<Float32Lanes> float32;
-  InnerLoops<Float64Lanes> float64;
-  InnerLoops<Float16Lanes> float16;
-  InnerLoops<BFloat16Lanes> bfloat16;
+// Holds all loops of one target.
+struct TargetLoops {
+  GroupLoops<Float32Lanes> float32;
+  GroupLoops<Float64Lanes> float64;
+  GroupLoops<Float16Lanes> float16;
+  GroupLoops<BFloat16Lanes> bfloat16;
   RowLoops<Float32Lanes> float32_rows;
   RowLoops<Float64Lanes> float64_rows;
   Conversions float16_conversions;
   Conversions bfloat16_conversions;
 };
 
-extern const InnerLoopsOfLevel kInnerLoopsDefault;
-extern const InnerLoopsOfLevel kInnerLoopsAvx2;    // x86-64 only
-extern const InnerLoopsOfLevel kInnerLoopsAvx512;  // x86-64 only
+extern const TargetLoops kLoopsDefault;
+extern const TargetLoops kLoopsAvx2;    // x86-64 only
+extern const TargetLoops kLoopsAvx512;  // x86-64 only
 
-}  // namespace roipool
+}  // namespace roipool::cpu::simd

@@ -1,3 +1,4 @@
+// How lanes are compared.
 #pragma once
 
 #include <cstdint>
@@ -5,73 +6,86 @@
 #include "cpu/simd/loops.h"
 #include "cpu/simd/vectors.h"
 
-namespace roipool {
+namespace roipool::cpu::simd {
 namespace {
 
-// The bits of a half-precision number <-> an integer in the same order: a sign and a magnitude <-> two's complement.
-// Its own inverse. -0.0 becomes -1, next below 0.0; NaNs lie beyond the infinities.
-template <typename V>
-ROIPOOL_INLINE V order_of_bits(V bits) {
-  return bits ^ ((bits >> 15) & 0x7fff);
-}
+template <typename LaneType>
+constexpr bool kIsHalfPrecision = sizeof(typename LaneType::lane_t) == 2;
 
-// What is in memory <-> what is compared.
-template <typename Kind, typename V>
-ROIPOOL_INLINE V swap_order(V lanes) {
-  if constexpr (sizeof(typename Kind::lane_t) == 2) {
-    return order_of_bits(lanes);
+// Turns values as they are in memory into lanes in their order, and back. A half-precision number is a sign and a
+// magnitude, and becomes two's complement: -0.0 becomes -1, next below 0.0; NaNs lie beyond the infinities.
+template <typename LaneType, typename V>
+ROIPOOL_ALWAYS_INLINE V swap_order(V lanes) {
+  if constexpr (kIsHalfPrecision<LaneType>) {
+    return lanes ^ ((lanes >> 15) & 0x7fff);
   } else {
     return lanes;
   }
 }
 
-template <typename Kind, typename V>
-ROIPOOL_INLINE auto is_nan(V lanes) {
-  if constexpr (sizeof(typename Kind::lane_t) == 2) {
-    constexpr int16_t kMinusInfinity = ~Kind::kInfinity;
-    return (lanes > Kind::kInfinity) | (lanes < kMinusInfinity);
+// Finds the lanes that are NaN.
+template <typename LaneType, typename V>
+ROIPOOL_ALWAYS_INLINE auto is_nan(V lanes) {
+  if constexpr (kIsHalfPrecision<LaneType>) {
+    constexpr int16_t kMinusInfinity = ~LaneType::kInfinity;
+    return (lanes > LaneType::kInfinity) | (lanes < kMinusInfinity);
   } else {
     return lanes != lanes;
   }
 }
 
-// The lanes that comparing alone does not settle, see InnerLoops::pack.
-template <typename Kind, typename V>
-ROIPOOL_INLINE auto is_special(V lanes) {
-  if constexpr (sizeof(typename Kind::lane_t) == 2) {
-    return is_nan<Kind>(lanes) | (lanes == -1);
-  } else {
-    return lanes != lanes;
-  }
-}
-
-// The lanes that compare equal to others of different bits.
-template <typename Kind, typename V>
-ROIPOOL_INLINE auto is_negative_zero(V lanes) {
-  if constexpr (sizeof(typename Kind::lane_t) == 2) {
+// Finds the lanes that are -0.0, which equals a number of other bits.
+template <typename LaneType, typename V>
+ROIPOOL_ALWAYS_INLINE auto is_negative_zero(V lanes) {
+  if constexpr (kIsHalfPrecision<LaneType>) {
     return lanes == -1;
   } else {
-    using cell_t = typename Kind::cell_t;
-    Vector<cell_t, kLanes<typename Kind::lane_t>> bits;
+    using offset_t = typename LaneType::offset_t;
+    Vector<offset_t, kLanes<typename LaneType::lane_t>> bits;
     __builtin_memcpy(&bits, &lanes, sizeof bits);
-    constexpr auto kSignBit = static_cast<cell_t>(uint64_t{1} << (8 * sizeof(cell_t) - 1));
+    constexpr auto kSignBit = static_cast<offset_t>(uint64_t{1} << (8 * sizeof(offset_t) - 1));
     return bits == kSignBit;
   }
 }
 
-// Whether a value replaces the best so far: it is greater, or NaN.
-template <typename Kind, bool kPlain, typename V>
-ROIPOOL_INLINE auto replaces(V value, V best) {
-  if constexpr (kPlain) {
+// Returns whether `value > best` alone says which lane replaces another.
+template <typename LaneType>
+ROIPOOL_ALWAYS_INLINE bool greater_decides(SpecialValues special_values) {
+  return kIsHalfPrecision<LaneType> ? !special_values.any() : !special_values.has_nan;
+}
+
+// Says which lanes of `value` replace those of `best`: the rule of roipool::replaces() in problem.h, for vectors. The
+// test `tests/kernels/rule_test.cpp` holds both together.
+template <typename LaneType, bool kGreaterDecides, typename V>
+ROIPOOL_ALWAYS_INLINE auto replaces(V value, V best) {
+  if constexpr (kGreaterDecides) {
     return value > best;
-  } else if constexpr (sizeof(typename Kind::lane_t) == 2) {
+  } else if constexpr (kIsHalfPrecision<LaneType>) {
     // A best that is a negative zero ranks as the other zero, and one that is NaN above all.
-    const V best_rank = is_nan<Kind>(best) ? (best & 0) + 0x7fff : best - (best == -1);
-    return (value > best_rank) | is_nan<Kind>(value);
+    const V best_rank = is_nan<LaneType>(best) ? (best & 0) + 0x7fff : best - (best == -1);
+    return (value > best_rank) | is_nan<LaneType>(value);
   } else {
     return (value > best) | (value != value);
   }
 }
 
+// Accumulates which special values are among lanes.
+template <typename LaneType>
+class SpecialValueFinder {
+  using V = Vector<typename LaneType::lane_t, kLanes<typename LaneType::lane_t>>;
+
+ public:
+  ROIPOOL_ALWAYS_INLINE void look_at(V lanes) {
+    nan_ |= is_nan<LaneType>(lanes);
+    negative_zero_ |= is_negative_zero<LaneType>(lanes);
+  }
+
+  ROIPOOL_ALWAYS_INLINE SpecialValues found() const { return {any_lane(nan_), any_lane(negative_zero_)}; }
+
+ private:
+  decltype(is_nan<LaneType>(V{})) nan_{};
+  decltype(is_negative_zero<LaneType>(V{})) negative_zero_{};
+};
+
 }  // namespace
-}  // namespace roipool
+}  // namespace roipool::cpu::simd

@@ -1,3 +1,4 @@
+// Packs channel groups, and merges their rows.
 #pragma once
 
 #include <cstdint>
@@ -6,71 +7,79 @@
 #include "cpu/simd/order.h"
 #include "cpu/simd/vectors.h"
 
-namespace roipool {
+namespace roipool::cpu::simd {
 namespace {
 
-template <typename Kind>
-Contents pack(const typename Kind::lane_t* map, const Planes& planes, typename Kind::lane_t* block) {
-  using lane_t = typename Kind::lane_t;
+// Packs a map whose channels lie side by side. Lanes beyond the last channel are 0.
+template <typename LaneType>
+SpecialValues pack_channels_last(const typename LaneType::lane_t* map, const StridedMatrix& matrix,
+                                 typename LaneType::lane_t* packed) {
+  using lane_t = typename LaneType::lane_t;
   constexpr int64_t kCount = kLanes<lane_t>;
-  const int64_t pitch = InnerLoops<Kind>::padded(planes.channels);
   using V = Vector<lane_t, kCount>;
-  decltype(is_special<Kind>(V{})) special{};
-  decltype(is_negative_zero<Kind>(V{})) negative_zero{};
-
-  if (planes.channel_stride == 1) {
-    for (int64_t cell = 0; cell < planes.positions; ++cell) {
-      const lane_t* from = map + cell * planes.position_stride;
-      for (int64_t c = 0; c < pitch; c += kCount) {
-        const V lanes = swap_order<Kind>(load_some<V>(from + c, planes.channels - c));
-        special |= is_special<Kind>(lanes);
-        negative_zero |= is_negative_zero<Kind>(lanes);
-        store(lanes, block + cell * pitch + c);
-      }
-    }
-  } else {
+  const int64_t pitch = GroupLoops<LaneType>::padded_channels(matrix.num_channels);
+  SpecialValueFinder<LaneType> special_values;
+  for (int64_t cell = 0; cell < matrix.num_positions; ++cell) {
+    const lane_t* from = map + cell * matrix.position_stride;
     for (int64_t c = 0; c < pitch; c += kCount) {
-      for (int64_t cell = 0; cell < planes.positions; cell += kCount) {
-        // The last square overlaps the one before it; on a map of fewer cells than lanes it is filled cell by cell.
-        const int64_t first = planes.positions < kCount          ? 0
-                              : cell + kCount > planes.positions ? planes.positions - kCount
-                                                                 : cell;
-        V rows[kCount];
-        ROIPOOL_UNROLL
-        for (int64_t i = 0; i < kCount; ++i) {
-          const int64_t channel = c + i < planes.channels ? c + i : planes.channels - 1;  // the last fills the block up
-          const lane_t* from = map + channel * planes.channel_stride + first;
-          rows[i] = swap_order<Kind>(load_some<V>(from, planes.positions));
-          special |= is_special<Kind>(rows[i]);
-          negative_zero |= is_negative_zero<Kind>(rows[i]);
-        }
-        transpose(rows);
-        ROIPOOL_UNROLL
-        for (int64_t i = 0; i < kCount; ++i) {
-          if (i < planes.positions) {
-            store(rows[i], block + (first + i) * pitch + c);
-          }
-        }
-      }
+      const V lanes = swap_order<LaneType>(load_some<V>(from + c, matrix.num_channels - c));
+      special_values.look_at(lanes);
+      store(lanes, packed + cell * pitch + c);
     }
   }
-  Contents contents{true, true};
-  for (int64_t i = 0; i < kCount; ++i) {
-    contents.plain &= special[i] == 0;
-    contents.orderless &= special[i] == 0 && negative_zero[i] == 0;
-  }
-  return contents;
+  return special_values.found();
 }
 
-template <typename Kind>
-void raise(typename Kind::lane_t* block, int64_t channels, int64_t height, int64_t width, int64_t reach, int64_t first,
-           int64_t last) {
-  constexpr int64_t kCount = kLanes<typename Kind::lane_t>;
-  using V = Vector<typename Kind::lane_t, kCount>;
-  const int64_t pitch = InnerLoops<Kind>::padded(channels);
-  const int64_t below = reach / 2 * width * pitch;
-  for (int64_t y = 0; y + reach <= height; ++y) {  // downwards: what is read below is not yet raised
-    typename Kind::lane_t* row = block + y * width * pitch;
+// Packs a map whose cells lie side by side, by transposing squares of it. Lanes beyond the last channel repeat it.
+template <typename LaneType>
+SpecialValues pack_contiguous(const typename LaneType::lane_t* map, const StridedMatrix& matrix,
+                              typename LaneType::lane_t* packed) {
+  using lane_t = typename LaneType::lane_t;
+  constexpr int64_t kCount = kLanes<lane_t>;
+  using V = Vector<lane_t, kCount>;
+  const int64_t pitch = GroupLoops<LaneType>::padded_channels(matrix.num_channels);
+  SpecialValueFinder<LaneType> special_values;
+  for (int64_t c = 0; c < pitch; c += kCount) {
+    for (int64_t cell = 0; cell < matrix.num_positions; cell += kCount) {
+      // The last square overlaps the one before it; a map of fewer cells than lanes is loaded cell by cell.
+      const int64_t first = max(0, min(cell, matrix.num_positions - kCount));
+      V rows[kCount];
+      ROIPOOL_UNROLL
+      for (int64_t i = 0; i < kCount; ++i) {
+        const int64_t channel = min(c + i, matrix.num_channels - 1);
+        const lane_t* from = map + channel * matrix.channel_stride + first;
+        rows[i] = swap_order<LaneType>(load_some<V>(from, matrix.num_positions));
+        special_values.look_at(rows[i]);
+      }
+      transpose(rows);
+      ROIPOOL_UNROLL
+      for (int64_t i = 0; i < kCount; ++i) {
+        if (i < matrix.num_positions) {
+          store(rows[i], packed + (first + i) * pitch + c);
+        }
+      }
+    }
+  }
+  return special_values.found();
+}
+
+template <typename LaneType>
+SpecialValues pack(const typename LaneType::lane_t* map, const StridedMatrix& matrix,
+                   typename LaneType::lane_t* packed) {
+  return matrix.channel_stride == 1 ? pack_channels_last<LaneType>(map, matrix, packed)
+                                    : pack_contiguous<LaneType>(map, matrix, packed);
+}
+
+template <typename LaneType>
+void merge_rows(typename LaneType::lane_t* packed, int64_t num_channels, int64_t height, int64_t width,
+                int64_t merged_rows, int64_t first, int64_t last) {
+  constexpr int64_t kCount = kLanes<typename LaneType::lane_t>;
+  using V = Vector<typename LaneType::lane_t, kCount>;
+  const int64_t pitch = GroupLoops<LaneType>::padded_channels(num_channels);
+  const int64_t below = merged_rows / 2 * width * pitch;
+  // Goes downwards, so that what is read below has not been merged yet.
+  for (int64_t y = 0; y + merged_rows <= height; ++y) {
+    typename LaneType::lane_t* row = packed + y * width * pitch;
     for (int64_t i = first * pitch; i < last * pitch; i += kCount) {
       const V upper = load<V>(row + i);
       const V lower = load<V>(row + below + i);
@@ -80,4 +89,4 @@ void raise(typename Kind::lane_t* block, int64_t channels, int64_t height, int64
 }
 
 }  // namespace
-}  // namespace roipool
+}  // namespace roipool::cpu::simd

@@ -1,3 +1,4 @@
+// Pools bins from planes, by rows.
 #pragma once
 
 #include <cstdint>
@@ -6,131 +7,172 @@
 #include "cpu/simd/order.h"
 #include "cpu/simd/vectors.h"
 
-namespace roipool {
+namespace roipool::cpu::simd {
 namespace {
 
-template <typename Kind>
-bool is_plain(const typename Kind::lane_t* cells, int64_t num_cells) {
-  constexpr int64_t kCount = kLanes<typename Kind::lane_t>;
-  using V = Vector<typename Kind::lane_t, kCount>;
-  decltype(is_nan<Kind>(V{})) special{};
+template <typename LaneType>
+bool has_special_values(const typename LaneType::lane_t* cells, int64_t num_cells) {
+  constexpr int64_t kCount = kLanes<typename LaneType::lane_t>;
+  using V = Vector<typename LaneType::lane_t, kCount>;
+  SpecialValueFinder<LaneType> special_values;
   for (int64_t i = 0; i < num_cells; i += kCount) {
-    const V lanes = load_some<V>(cells + i, num_cells - i);
-    special |= is_nan<Kind>(lanes) | is_negative_zero<Kind>(lanes);
+    special_values.look_at(load_some<V>(cells + i, num_cells - i));
   }
-  bool plain = true;
-  for (int64_t i = 0; i < kCount; ++i) {
-    plain &= special[i] == 0;
-  }
-  return plain;
+  return special_values.found().any();
 }
 
-template <typename Kind, bool kCells>
-void pool_rows(const typename Kind::lane_t* plane, int64_t width, int64_t map_width, const Grid& grid,
-               typename Kind::lane_t* scratch, typename Kind::cell_t* cell_scratch, typename Kind::lane_t* values,
-               int32_t* cells) {
-  using lane_t = typename Kind::lane_t;
-  using cell_t = typename Kind::cell_t;
-  constexpr int64_t kCount = kLanes<lane_t>;
+// Pools the bins of one region. As many rows of bins as a register has lanes are reduced side by side:
+//
+//   reduced   [kCount rows of bins][columns]          the cells of each row of bins, reduced to one row
+//   turned    [columns][kCount rows of bins]          the same, transposed
+//   bins      [columns of bins][kCount rows of bins]  the columns of each bin, reduced to one
+//
+// Each has a twin for argmax where that is asked for.
+template <typename LaneType, bool kArgmax>
+class RowPool {
+  using lane_t = typename LaneType::lane_t;
+  using offset_t = typename LaneType::offset_t;
+  static constexpr int64_t kCount = kLanes<lane_t>;
   using V = Vector<lane_t, kCount>;
-  using C = Vector<cell_t, kCount>;
+  using O = Vector<offset_t, kCount>;
 
-  // The columns that the region covers, from `left` on, in vectors that lie within the map: the last one overlaps the
-  // one before it.
-  int64_t left = width - kCount;
-  int64_t right = 0;
-  for (int64_t q = 0; q < grid.num_columns; ++q) {
-    if (!grid.columns[q].empty()) {
-      left = min(left, grid.columns[q].lo);
-      right = grid.columns[q].hi > right ? grid.columns[q].hi : right;
-    }
-  }
-  // From a line of cache on, where there is one in the first row, so that no load of a vector spans two.
-  left -= min(left, static_cast<int64_t>(reinterpret_cast<uintptr_t>(plane + left) / sizeof(lane_t) % kCount));
-  const int64_t pitch = (right > left ? right - left : 0) + kCount;
-  lane_t* reduced = scratch;                           // [kCount rows of bins][columns], then, transposed,
-  lane_t* columns_of_bins = scratch + kCount * pitch;  // [columns][kCount rows of bins]
-  lane_t* bins = columns_of_bins + kCount * pitch;     // [num_columns][kCount rows of bins]
-  cell_t* reduced_cells = cell_scratch;
-  cell_t* cells_of_columns = kCells ? reduced_cells + kCount * pitch : nullptr;
-  cell_t* bin_cells = kCells ? cells_of_columns + kCount * pitch : nullptr;
-  C lane_numbers;
-  for (int64_t i = 0; i < kCount; ++i) {
-    lane_numbers[i] = i;
-  }
-
-  for (int64_t p = 0; p < grid.num_rows; p += kCount) {
-    const int64_t count = min(kCount, grid.num_rows - p);
-    for (int64_t i = 0; i < count; ++i) {
-      const CellRange row = grid.rows[p + i];
-      for (int64_t x = left; x < right && !row.empty(); x += kCount) {
-        const int64_t first = min(x, width - kCount);
-        V best = load<V>(plane + row.lo * width + first);
-        C best_cell = lane_numbers + static_cast<cell_t>(row.lo * map_width + first);
-        for (int64_t y = row.lo + 1; y < row.hi; ++y) {
-          const V value = load<V>(plane + y * width + first);
-          const auto better = value > best;
-          best = better ? value : best;
-          if constexpr (kCells) {
-            best_cell = better ? lane_numbers + static_cast<cell_t>(y * map_width + first) : best_cell;
-          }
-        }
-        store(best, reduced + i * pitch + first - left);
-        if constexpr (kCells) {
-          store(best_cell, reduced_cells + i * pitch + first - left);
-        }
-      }
-    }
-    for (int64_t x = left; x < right; x += kCount) {
-      const int64_t first = min(x, width - kCount) - left;
-      transpose_square(reduced + first, pitch, columns_of_bins + first * kCount, kCount, count);
-      if constexpr (kCells) {
-        transpose_square(reduced_cells + first, pitch, cells_of_columns + first * kCount, kCount, count);
-      }
-    }
+ public:
+  ROIPOOL_ALWAYS_INLINE RowPool(const lane_t* plane, int64_t width, int64_t map_width, const BinGrid& grid,
+                                lane_t* scratch, offset_t* offset_scratch)
+      : plane_(plane), width_(width), map_width_(map_width), grid_(grid), left_(width - kCount) {
     for (int64_t q = 0; q < grid.num_columns; ++q) {
-      V best{};
-      C best_cell = C{} - 1;
       if (!grid.columns[q].empty()) {
-        int64_t x = grid.columns[q].lo - left;
-        best = load<V>(columns_of_bins + x * kCount);
-        best_cell = kCells ? load<C>(cells_of_columns + x * kCount) : C{};
-        for (++x; x < grid.columns[q].hi - left; ++x) {
-          const V value = load<V>(columns_of_bins + x * kCount);
-          if constexpr (kCells) {  // of equal values the one with the lower number, which is first in row-major order
-            const C cell = load<C>(cells_of_columns + x * kCount);
-            const auto better = (value > best) | ((value == best) & (cell < best_cell));
-            best = better ? value : best;
-            best_cell = better ? cell : best_cell;
-          } else {
-            best = value > best ? value : best;
-          }
-        }
-      }
-      store(best, bins + q * kCount);
-      if constexpr (kCells) {
-        store(best_cell, bin_cells + q * kCount);
+        left_ = min(left_, grid.columns[q].lo);
+        right_ = max(right_, grid.columns[q].hi);
       }
     }
-    for (int64_t i = 0; i < count; ++i) {
-      const bool empty = grid.rows[p + i].empty();
-      for (int64_t q = 0; q < grid.num_columns; ++q) {
-        values[(p + i) * grid.num_columns + q] = empty ? 0 : bins[q * kCount + i];
-        if constexpr (kCells) {
-          cells[(p + i) * grid.num_columns + q] = empty ? -1 : static_cast<int32_t>(bin_cells[q * kCount + i]);
-        }
+    // Begins at a line of cache, where there is one in the first row, so that no load of a vector spans two.
+    left_ -= min(left_, static_cast<int64_t>(reinterpret_cast<uintptr_t>(plane + left_) / sizeof(lane_t) % kCount));
+    pitch_ = max(right_ - left_, 0) + kCount;
+    reduced_ = scratch;
+    turned_ = reduced_ + kCount * pitch_;
+    bins_ = turned_ + kCount * pitch_;
+    reduced_offsets_ = offset_scratch;
+    turned_offsets_ = kArgmax ? reduced_offsets_ + kCount * pitch_ : nullptr;
+    bin_offsets_ = kArgmax ? turned_offsets_ + kCount * pitch_ : nullptr;
+    for (int64_t i = 0; i < kCount; ++i) {
+      lane_numbers_[i] = i;
+    }
+  }
+
+  ROIPOOL_ALWAYS_INLINE void run(lane_t* values, int32_t* argmax) {
+    for (int64_t p = 0; p < grid_.num_rows; p += kCount) {
+      const int64_t num_rows = min(kCount, grid_.num_rows - p);
+      for (int64_t i = 0; i < num_rows; ++i) {
+        reduce_rows(grid_.rows[p + i], i);
+      }
+      turn(num_rows);
+      for (int64_t q = 0; q < grid_.num_columns; ++q) {
+        reduce_columns(grid_.columns[q], q);
+      }
+      for (int64_t i = 0; i < num_rows; ++i) {
+        write(p + i, i, values, argmax);
       }
     }
   }
-}
 
-template <typename Kind>
-void pool_plane(const typename Kind::lane_t* plane, int64_t width, int64_t map_width, const Grid& grid,
-                typename Kind::lane_t* scratch, typename Kind::cell_t* cell_scratch, typename Kind::lane_t* values,
-                int32_t* cells) {
-  const auto pool = cells == nullptr ? pool_rows<Kind, false> : pool_rows<Kind, true>;
-  pool(plane, width, map_width, grid, scratch, cell_scratch, values, cells);
+ private:
+  // Reduces the cells of row number i of the bins to one row, in vectors that lie within the plane: the last one
+  // overlaps the one before it.
+  ROIPOOL_ALWAYS_INLINE void reduce_rows(CellRange rows, int64_t i) {
+    for (int64_t x = left_; x < right_ && !rows.empty(); x += kCount) {
+      const int64_t first = min(x, width_ - kCount);
+      V best = load<V>(plane_ + rows.lo * width_ + first);
+      O best_offset = lane_numbers_ + static_cast<offset_t>(rows.lo * map_width_ + first);
+      for (int64_t y = rows.lo + 1; y < rows.hi; ++y) {
+        const V value = load<V>(plane_ + y * width_ + first);
+        const auto better = replaces<LaneType, true>(value, best);
+        best = better ? value : best;
+        if constexpr (kArgmax) {
+          best_offset = better ? lane_numbers_ + static_cast<offset_t>(y * map_width_ + first) : best_offset;
+        }
+      }
+      store(best, reduced_ + i * pitch_ + first - left_);
+      if constexpr (kArgmax) {
+        store(best_offset, reduced_offsets_ + i * pitch_ + first - left_);
+      }
+    }
+  }
+
+  ROIPOOL_ALWAYS_INLINE void turn(int64_t num_rows) {
+    for (int64_t x = left_; x < right_; x += kCount) {
+      const int64_t first = min(x, width_ - kCount) - left_;
+      transpose_square(reduced_ + first, pitch_, turned_ + first * kCount, kCount, num_rows);
+      if constexpr (kArgmax) {
+        transpose_square(reduced_offsets_ + first, pitch_, turned_offsets_ + first * kCount, kCount, num_rows);
+      }
+    }
+  }
+
+  // Reduces the columns of column number q of the bins to one. Columns are not visited in row-major order, so that of
+  // equal values the one with the lower offset is the first.
+  ROIPOOL_ALWAYS_INLINE void reduce_columns(CellRange columns, int64_t q) {
+    V best{};
+    O best_offset = O{} - 1;
+    if (!columns.empty()) {
+      int64_t x = columns.lo - left_;
+      best = load<V>(turned_ + x * kCount);
+      best_offset = kArgmax ? load<O>(turned_offsets_ + x * kCount) : O{};
+      for (++x; x < columns.hi - left_; ++x) {
+        const V value = load<V>(turned_ + x * kCount);
+        if constexpr (kArgmax) {
+          const O offset = load<O>(turned_offsets_ + x * kCount);
+          const auto better = replaces<LaneType, true>(value, best) | ((value == best) & (offset < best_offset));
+          best = better ? value : best;
+          best_offset = better ? offset : best_offset;
+        } else {
+          best = replaces<LaneType, true>(value, best) ? value : best;
+        }
+      }
+    }
+    store(best, bins_ + q * kCount);
+    if constexpr (kArgmax) {
+      store(best_offset, bin_offsets_ + q * kCount);
+    }
+  }
+
+  // Writes row number p of the bins from lane i.
+  ROIPOOL_ALWAYS_INLINE void write(int64_t p, int64_t i, lane_t* values, int32_t* argmax) const {
+    const bool empty = grid_.rows[p].empty();
+    for (int64_t q = 0; q < grid_.num_columns; ++q) {
+      values[p * grid_.num_columns + q] = empty ? 0 : bins_[q * kCount + i];
+      if constexpr (kArgmax) {
+        argmax[p * grid_.num_columns + q] = empty ? -1 : static_cast<int32_t>(bin_offsets_[q * kCount + i]);
+      }
+    }
+  }
+
+  const lane_t* const plane_;
+  const int64_t width_;
+  const int64_t map_width_;
+  const BinGrid grid_;
+  int64_t left_;  // of the columns that the region covers
+  int64_t right_ = 0;
+  int64_t pitch_;
+  lane_t* reduced_;
+  lane_t* turned_;
+  lane_t* bins_;
+  offset_t* reduced_offsets_;
+  offset_t* turned_offsets_;
+  offset_t* bin_offsets_;
+  O lane_numbers_;
+};
+
+template <typename LaneType>
+void pool_bins_by_rows(const typename LaneType::lane_t* plane, int64_t width, int64_t map_width, const BinGrid& grid,
+                       typename LaneType::lane_t* scratch, typename LaneType::offset_t* offset_scratch,
+                       typename LaneType::lane_t* values, int32_t* argmax) {
+  if (argmax == nullptr) {
+    RowPool<LaneType, false>(plane, width, map_width, grid, scratch, nullptr).run(values, nullptr);
+  } else {
+    RowPool<LaneType, true>(plane, width, map_width, grid, scratch, offset_scratch).run(values, argmax);
+  }
 }
 
 }  // namespace
-}  // namespace roipool
+}  // namespace roipool::cpu::simd

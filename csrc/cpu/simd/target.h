@@ -1,36 +1,33 @@
-// The definitions behind inner_loops.h for one instruction set. Included by inner_loops_*.cpp, each of which first
-// tells the compiler the instruction set and defines
+// Defines the tables of loops.h for one target. Included by target_*.cpp, each of which first tells the compiler the
+// instruction set and defines
 //
 //   ROIPOOL_VECTOR_BYTES   the width of a register
-//   ROIPOOL_LEVEL          the table to define
-//
-// Vectors are the extension that GCC and Clang share, so the same lines serve every processor.
+//   ROIPOOL_LOOPS          the table to define
 
 #include "cpu/simd/conversions.h"
 #include "cpu/simd/loops.h"
 #include "cpu/simd/pack.h"
-#include "cpu/simd/pool_groups.h"
+#include "cpu/simd/pool_bins.h"
 #include "cpu/simd/pool_rows.h"
 #include "cpu/simd/unpack.h"
 
-namespace roipool {
+namespace roipool::cpu::simd {
 namespace {
 
-template <typename Conversion>
-constexpr Conversions kConversions = {widen<Conversion>, narrow<Conversion>};
+template <typename LaneType>
+constexpr GroupLoops<LaneType> kGroupLoops = {pack<LaneType>, merge_rows<LaneType>, pool_bins<LaneType>,
+                                              unpack_values<LaneType>, unpack_argmax<LaneType>};
 
-template <typename Kind>
-constexpr RowLoops<Kind> kRowLoopsOfKind = {is_plain<Kind>, pool_plane<Kind>};
+template <typename LaneType>
+constexpr RowLoops<LaneType> kRowLoops = {has_special_values<LaneType>, pool_bins_by_rows<LaneType>};
 
-template <typename Kind>
-constexpr InnerLoops<Kind> kInnerLoopsOfKind = {pack<Kind>, raise<Kind>, pool<Kind>, unpack_values<Kind>,
-                                                unpack_cells<Kind>};
+template <typename Half>
+constexpr Conversions kConversions = {widen<Half>, narrow<Half>};
 
 }  // namespace
 
-const InnerLoopsOfLevel ROIPOOL_LEVEL = {kInnerLoopsOfKind<Float32Lanes>, kInnerLoopsOfKind<Float64Lanes>,
-                                         kInnerLoopsOfKind<Float16Lanes>, kInnerLoopsOfKind<BFloat16Lanes>,
-                                         kRowLoopsOfKind<Float32Lanes>,   kRowLoopsOfKind<Float64Lanes>,
-                                         kConversions<Float16Conversion>, kConversions<BFloat16Conversion>};
+const TargetLoops ROIPOOL_LOOPS = {kGroupLoops<Float32Lanes>,  kGroupLoops<Float64Lanes>, kGroupLoops<Float16Lanes>,
+                                   kGroupLoops<BFloat16Lanes>, kRowLoops<Float32Lanes>,   kRowLoops<Float64Lanes>,
+                                   kConversions<Float16>,      kConversions<BFloat16>};
 
-}  // namespace roipool
+}  // namespace roipool::cpu::simd

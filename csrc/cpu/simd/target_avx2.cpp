@@ -1,3 +1,4 @@
+// Defines the loops for x86-64 processors with AVX2.
 #if defined(__x86_64__)
 
 #if defined(__clang__)
@@ -7,7 +8,7 @@
 #endif
 
 #define ROIPOOL_VECTOR_BYTES 32
-#define ROIPOOL_LEVEL kInnerLoopsAvx2
+#define ROIPOOL_LOOPS kLoopsAvx2
 #include "cpu/simd/target.h"
 
 #if defined(__clang__)

@@ -1,3 +1,4 @@
+// Defines the loops for x86-64 processors with AVX-512.
 #if defined(__x86_64__)
 
 #if defined(__clang__)
@@ -8,7 +9,7 @@
 #endif
 
 #define ROIPOOL_VECTOR_BYTES 64
-#define ROIPOOL_LEVEL kInnerLoopsAvx512
+#define ROIPOOL_LOOPS kLoopsAvx512
 #include "cpu/simd/target.h"
 
 #if defined(__clang__)

@@ -1,17 +1,19 @@
+// Vectors of one register, and how squares of them are transposed.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <utility>
 
-#if defined(__GNUC__)                     // Clang, too
-#pragma GCC diagnostic ignored "-Wpsabi"  // vectors passed by value: only to functions that are inlined
-#endif
+#include "host_device.h"
 
-#define ROIPOOL_INLINE inline __attribute__((always_inline))
-#define ROIPOOL_UNROLL _Pragma("GCC unroll 32")  // Clang knows it too. It keeps arrays of vectors in registers.
+// Vectors are passed by value only to functions that are inlined, so that no calling convention matters.
+#pragma GCC diagnostic ignored "-Wpsabi"
 
-namespace roipool {
+// Unrolls a loop, which keeps arrays of vectors in registers. Clang knows it, too.
+#define ROIPOOL_UNROLL _Pragma("GCC unroll 32")
+
+namespace roipool::cpu::simd {
 namespace {
 
 constexpr int64_t kVectorBytes = ROIPOOL_VECTOR_BYTES;
@@ -24,20 +26,20 @@ struct VectorOf {
 template <typename T, int64_t kCount>
 using Vector = typename VectorOf<T, kCount>::type;
 
-// The lanes of a register.
+// Counts the lanes of a register.
 template <typename T>
 constexpr int64_t kLanes = kVectorBytes / static_cast<int64_t>(sizeof(T));
 
 template <typename V, typename T>
-ROIPOOL_INLINE V load(const T* from) {
+ROIPOOL_ALWAYS_INLINE V load(const T* from) {
   V vector;
   __builtin_memcpy(&vector, from, sizeof vector);
   return vector;
 }
 
-// Of `count` lanes if these are less than a register has, and 0 in the others.
+// Loads `count` lanes, where that is less than a register has; the others are 0.
 template <typename V, typename T>
-ROIPOOL_INLINE V load_some(const T* from, int64_t count) {
+ROIPOOL_ALWAYS_INLINE V load_some(const T* from, int64_t count) {
   V vector{};
   if (count >= static_cast<int64_t>(sizeof vector / sizeof(T))) {
     vector = load<V>(from);
@@ -48,16 +50,26 @@ ROIPOOL_INLINE V load_some(const T* from, int64_t count) {
 }
 
 template <typename V, typename T>
-ROIPOOL_INLINE void store(V vector, T* to) {
+ROIPOOL_ALWAYS_INLINE void store(V vector, T* to) {
   __builtin_memcpy(to, &vector, sizeof vector);
 }
 
-ROIPOOL_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+// Returns whether any lane of a comparison's result is set.
+template <typename Mask>
+ROIPOOL_ALWAYS_INLINE bool any_lane(const Mask& mask) {
+  bool any = false;
+  for (size_t i = 0; i < sizeof mask / sizeof mask[0]; ++i) {
+    any |= mask[i] != 0;
+  }
+  return any;
+}
 
-// ---- Transposition of N x N lanes, N those of a register, in log2(N) rounds that zip vector i with vector i + N/2.
+ROIPOOL_ALWAYS_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+ROIPOOL_ALWAYS_INLINE int64_t max(int64_t a, int64_t b) { return a < b ? b : a; }
 
+// Interleaves the lower or the upper halves of two vectors.
 template <bool kUpperHalf, typename V, size_t... kLane>
-ROIPOOL_INLINE V zip(V a, V b, std::index_sequence<kLane...>) {
+ROIPOOL_ALWAYS_INLINE V zip(V a, V b, std::index_sequence<kLane...>) {
   constexpr size_t n = sizeof...(kLane);
   constexpr size_t first = kUpperHalf ? n / 2 : 0;
 #if defined(__clang__) || __GNUC__ >= 12
@@ -67,8 +79,9 @@ ROIPOOL_INLINE V zip(V a, V b, std::index_sequence<kLane...>) {
 #endif
 }
 
+// Transposes N x N lanes, N those of a register, in log2(N) rounds that zip vector i with vector i + N/2.
 template <int64_t kCount, typename V>
-ROIPOOL_INLINE void transpose(V (&rows)[kCount]) {
+ROIPOOL_ALWAYS_INLINE void transpose(V (&rows)[kCount]) {
   constexpr auto kAllLanes = std::make_index_sequence<kCount>{};
   V zipped[kCount];
   ROIPOOL_UNROLL
@@ -85,15 +98,16 @@ ROIPOOL_INLINE void transpose(V (&rows)[kCount]) {
   }
 }
 
-// Transposes a square in memory; of the rows of `from`, those after `count` are not read.
+// Transposes a square in memory, of which only the first num_rows rows are read.
 template <typename T>
-ROIPOOL_INLINE void transpose_square(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t count) {
+ROIPOOL_ALWAYS_INLINE void transpose_square(const T* from, int64_t from_stride, T* to, int64_t to_stride,
+                                            int64_t num_rows) {
   constexpr int64_t kCount = kLanes<T>;
   using V = Vector<T, kCount>;
   V rows[kCount];
   ROIPOOL_UNROLL
   for (int64_t i = 0; i < kCount; ++i) {
-    rows[i] = load<V>(from + min(i, count - 1) * from_stride);
+    rows[i] = load<V>(from + min(i, num_rows - 1) * from_stride);
   }
   transpose(rows);
   ROIPOOL_UNROLL
@@ -103,4 +117,4 @@ ROIPOOL_INLINE void transpose_square(const T* from, int64_t from_stride, T* to, 
 }
 
 }  // namespace
-}  // namespace roipool
+}  // namespace roipool::cpu::simd

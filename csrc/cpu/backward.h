@@ -1,0 +1,68 @@
+// Chooses how a backward shares out its sums: a pure function of sizes and counts.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace roipool::cpu {
+
+struct BackwardSizes {
+  int64_t num_images;
+  int64_t num_channels;
+  int64_t num_cells;  // of a plane
+  int64_t num_regions;
+  int64_t num_bins;  // of a region
+  bool channels_last;
+  bool sums_in_dtype;  // the sums have the dtype of the gradients
+  int64_t num_threads;
+};
+
+// A task is the gradients of some channels and cells of one image: one thread sums them.
+struct BackwardPlan {
+  int64_t task_channels;
+  int64_t task_cells;
+  int64_t num_parts;  // of a plane, in cells
+  bool in_place;      // sums are made in grad_input, else in scratch memory
+  bool clear_first;   // all of grad_input is cleared beforehand, else by task
+
+  int64_t num_channel_groups(const BackwardSizes& sizes) const {
+    return (sizes.num_channels + task_channels - 1) / task_channels;
+  }
+  int64_t num_tasks(const BackwardSizes& sizes) const {
+    return sizes.num_images * num_channel_groups(sizes) * num_parts;
+  }
+};
+
+// Returns the channels of a task: enough that what it reads of a region is of some length, few enough that their cells
+// stay in the thread's cache and that all threads have work.
+inline int64_t task_channels(const BackwardSizes& sizes) {
+  constexpr int64_t kCacheBytes = 1 << 20;
+  constexpr int64_t kTasksPerThread = 4;
+  const int64_t most = sizes.channels_last ? 32 : 16;
+  const int64_t least = sizes.channels_last ? 16 : 1;  // a line of cache
+  const int64_t in_cache = kCacheBytes / static_cast<int64_t>(sizeof(float)) / std::max<int64_t>(1, sizes.num_cells);
+  const int64_t share = sizes.num_images * sizes.num_channels / (kTasksPerThread * sizes.num_threads);
+  return std::min(std::clamp(std::min(in_cache, share), least, most), sizes.num_channels);
+}
+
+// Plans the backward of maps that have an element.
+inline BackwardPlan plan_backward(const BackwardSizes& sizes) {
+  constexpr int64_t kCellsPerSumWorthScratch = 8;
+  BackwardPlan plan{};
+  plan.task_channels = task_channels(sizes);
+  // Where there are fewer groups of channels than threads, threads share the cells of one: each reads all of its
+  // gradients, and adds those of its part.
+  const int64_t num_groups = sizes.num_images * plan.num_channel_groups(sizes);
+  plan.num_parts = (sizes.num_threads + num_groups - 1) / num_groups;
+  plan.task_cells = (sizes.num_cells + plan.num_parts - 1) / plan.num_parts;
+  // Some channels of each cell lie so far apart in channels_last that in place they would fill but a part of the cache.
+  // Where few cells have a sum, that does not matter.
+  const bool is_scattered = sizes.channels_last && plan.task_channels < sizes.num_channels;
+  const bool few_sums =
+      kCellsPerSumWorthScratch * sizes.num_regions * sizes.num_bins < sizes.num_images * sizes.num_cells;
+  plan.in_place = sizes.sums_in_dtype && (!is_scattered || few_sums);
+  plan.clear_first = plan.in_place && is_scattered;
+  return plan;
+}
+
+}  // namespace roipool::cpu

@@ -1,0 +1,123 @@
+// What the ways by channel groups share: packing a group of a map, and pooling a region from it.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "cpu/dtype_loops.h"
+#include "cpu/parallel.h"
+#include "cpu/regions.h"
+#include "cpu/scan_channel.h"
+#include "cpu/scratch.h"
+#include "cpu/streaming_writer.h"
+
+namespace roipool::cpu {
+
+template <typename scalar_t>
+class ChannelGroups {
+ public:
+  using LaneType = typename DTypeLoops<scalar_t>::LaneType;
+  using PackedMap = simd::PackedMap<LaneType>;
+  using Loops = simd::GroupLoops<LaneType>;
+  using lane_t = typename LaneType::lane_t;
+  using offset_t = typename LaneType::offset_t;
+  static_assert(sizeof(lane_t) == sizeof(scalar_t));
+  static constexpr int64_t kGroupChannels = Loops::kGroupChannels;
+
+  // Holds what a thread works with.
+  struct Worker {
+    explicit Worker(const LevelProblem& problem)
+        : values(problem.num_bins() * kGroupChannels),
+          offsets(problem.num_bins() * kGroupChannels),
+          first_cells(problem.num_bins() + simd::kGroupBytes),
+          writer(problem.num_rois * problem.output_region_stride * static_cast<int64_t>(sizeof(scalar_t))) {}
+
+    Scratch<lane_t> values;     // of a tile
+    Scratch<offset_t> offsets;  // of a tile
+    std::vector<int32_t> first_cells;
+    StreamingWriter writer;
+    GrowingScratch<lane_t> lanes;  // of a packed map
+  };
+
+  ChannelGroups(const LevelProblem& problem, scalar_t* output, int32_t* argmax)
+      : problem_(problem), output_(output), argmax_(argmax) {}
+
+  int64_t num_groups() const { return divide_up(problem_.channels, kGroupChannels); }
+  int64_t num_channels(int64_t group) const {
+    return std::min(kGroupChannels, problem_.channels - group * kGroupChannels);
+  }
+
+  // Returns the lanes that a cell of the widest group takes.
+  int64_t pitch() const { return Loops::padded_channels(num_channels(0)); }
+
+  const Loops& loops() const { return loops_; }
+
+  // Packs a group of a part of a map to `lanes`.
+  PackedMap pack(int64_t image, int64_t group, const Rectangle& part, lane_t* lanes) const {
+    const FeatureMaps& maps = problem_.maps;
+    PackedMap packed{};
+    packed.lanes = lanes;
+    packed.num_channels = num_channels(group);
+    packed.top = part.rows.lo;
+    packed.left = part.columns.lo;
+    packed.width = part.width();
+    packed.map_width = maps.width;
+    packed.merged_rows = 1;
+    const auto* map = static_cast<const lane_t*>(maps.input) + image * maps.image_stride +
+                      group * kGroupChannels * maps.channel_stride;
+    // Whole rows are adjacent, and are packed as one.
+    const bool whole_rows = part.width() == maps.width;
+    const int64_t num_rows = whole_rows ? 1 : part.height();
+    const int64_t row_cells = whole_rows ? part.num_cells() : part.width();
+    const simd::StridedMatrix matrix = {packed.num_channels, row_cells, maps.channel_stride, maps.cell_stride};
+    for (int64_t row = 0; row < num_rows; ++row) {
+      const int64_t first_cell = (part.rows.lo + row) * maps.width + part.columns.lo;
+      lane_t* to = lanes + row * row_cells * Loops::padded_channels(packed.num_channels);
+      const simd::SpecialValues found = loops_.pack(map + first_cell * maps.cell_stride, matrix, to);
+      packed.special_values.has_nan |= found.has_nan;
+      packed.special_values.has_negative_zero |= found.has_negative_zero;
+    }
+    return packed;
+  }
+
+  // Pools a region from a packed map. Its offsets can be numbered.
+  void pool_region(Worker& worker, const RegionBins& bins, int64_t group, int64_t k, const PackedMap& packed) const {
+    const simd::StridedMatrix matrix = {num_channels(group), problem_.num_bins(), problem_.output_channel_stride,
+                                        problem_.output_bin_stride};
+    const int64_t to = k * problem_.output_region_stride + group * kGroupChannels * problem_.output_channel_stride;
+    loops_.pool_bins(packed, bins.grid(), worker.values.get(), argmax_ == nullptr ? nullptr : worker.offsets.get());
+    worker.writer.write(matrix, reinterpret_cast<lane_t*>(output_) + to,
+                        [&](const simd::StridedMatrix& target_matrix, lane_t* target) {
+                          loops_.unpack_values(worker.values.get(), target_matrix, target);
+                        });
+    if (argmax_ != nullptr) {
+      bins.first_cells(worker.first_cells.data());
+      worker.writer.write(matrix, argmax_ + to, [&](const simd::StridedMatrix& target_matrix, int32_t* target) {
+        loops_.unpack_argmax(worker.offsets.get(), worker.first_cells.data(), target_matrix, target);
+      });
+    }
+  }
+
+  // Returns whether the type of offsets, which is as wide as a value, can number all cells of a bin.
+  static bool can_number_offsets(const RegionBins& bins) {
+    return bins.max_offset() <= std::numeric_limits<offset_t>::max();
+  }
+
+  // Pools the channels of a group cell by cell from the map.
+  void scan_region(const RegionBins& bins, int64_t image, int64_t group, int64_t k) const {
+    const int64_t first = group * kGroupChannels;
+    for (int64_t c = first; c < first + num_channels(group); ++c) {
+      scan_channel(problem_, bins, image, k, c, output_, argmax_);
+    }
+  }
+
+ private:
+  const LevelProblem& problem_;
+  scalar_t* output_;
+  int32_t* argmax_;
+  const Loops& loops_ = DTypeLoops<scalar_t>::groups();
+};
+
+}  // namespace roipool::cpu

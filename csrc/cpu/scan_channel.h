@@ -1,0 +1,61 @@
+// Pools one channel of one region cell by cell, from the map as it lies in memory: for what the loops cannot pool.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/regions.h"
+#include "problem.h"
+
+namespace roipool::cpu {
+
+// Returns the cell that a bin's value comes from, or -1 for an empty bin. kChannelsLast says that the cells of `map`, a
+// channel of an image, are cell_stride apart; else they are adjacent.
+template <bool kChannelsLast, typename scalar_t>
+int64_t scan_bin(const FeatureMaps& maps, const scalar_t* map, CellRange rows, CellRange columns) {
+  if (rows.empty() || columns.empty()) {
+    return -1;
+  }
+  const int64_t cell_stride = kChannelsLast ? maps.cell_stride : 1;
+  int64_t best_cell = rows.lo * maps.width + columns.lo;
+  wide_t<scalar_t> best = map[best_cell * cell_stride];
+  for (int64_t y = rows.lo; y < rows.hi; ++y) {
+    const int64_t first = y * maps.width;
+    const scalar_t* values = map + first * cell_stride;
+    for (int64_t x = columns.lo; x < columns.hi; ++x) {
+      const wide_t<scalar_t> value = values[x * cell_stride];
+      if (replaces(value, best)) {
+        best = value;
+        best_cell = first + x;
+      }
+    }
+  }
+  return best_cell;
+}
+
+template <bool kChannelsLast, typename scalar_t>
+void scan_channel(const LevelProblem& problem, const RegionBins& bins, int64_t image, int64_t k, int64_t c,
+                  scalar_t* output, int32_t* argmax) {
+  const FeatureMaps& maps = problem.maps;
+  const auto* map = static_cast<const scalar_t*>(maps.input) + image * maps.image_stride + c * maps.channel_stride;
+  int64_t to = k * problem.output_region_stride + c * problem.output_channel_stride;
+  for (const CellRange rows : bins.rows()) {
+    for (const CellRange columns : bins.columns()) {
+      const int64_t cell = scan_bin<kChannelsLast>(maps, map, rows, columns);
+      output[to] = cell < 0 ? scalar_t{} : map[cell * maps.cell_stride];
+      if (argmax != nullptr) {
+        argmax[to] = static_cast<int32_t>(cell);
+      }
+      to += problem.output_bin_stride;
+    }
+  }
+}
+
+// argmax may be null.
+template <typename scalar_t>
+void scan_channel(const LevelProblem& problem, const RegionBins& bins, int64_t image, int64_t k, int64_t c,
+                  scalar_t* output, int32_t* argmax) {
+  const auto scan = problem.channels_last ? scan_channel<true, scalar_t> : scan_channel<false, scalar_t>;
+  scan(problem, bins, image, k, c, output, argmax);
+}
+
+}  // namespace roipool::cpu
