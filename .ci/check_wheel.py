@@ -20,8 +20,12 @@ FILES = {
     "roipool/_C.pyi",
     "roipool/_C.so",
     "roipool/_C_cuda.so",
-    "roipool/_library.py",
-    "roipool/autograd.py",
+    "roipool/_ops/__init__.py",
+    "roipool/_ops/autograd.py",
+    "roipool/_ops/checks.py",
+    "roipool/_ops/fake.py",
+    "roipool/_ops/load.py",
+    "roipool/_ops/vmap.py",
     "roipool/distributed.py",
     "roipool/functional.py",
     "roipool/modules.py",
@@ -29,7 +33,6 @@ FILES = {
     "roipool/onnx.py",
     "roipool/py.typed",
     "roipool/reference.py",
-    "roipool/vmap.py",
 }
 METADATA = {"LICENSE", "METADATA", "RECORD", "WHEEL", "top_level.txt"}
 

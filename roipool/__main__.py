@@ -7,7 +7,7 @@ import platform
 import torch
 
 import roipool
-from roipool import _C, _library
+from roipool import _C, _ops
 
 
 def installed() -> dict[str, object]:
@@ -22,7 +22,7 @@ def installed() -> dict[str, object]:
         "cpu_threads": torch.get_num_threads(),
         "cuda": _C.cuda_version,
         "cuda_architectures": _C.cuda_architectures,
-        "cuda_loaded": _library.cuda_is_loaded,
+        "cuda_loaded": _ops.cuda_is_loaded,
     }
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch._prims_common.wrappers import _maybe_resize_out
 from torch.overrides import handle_torch_function, has_torch_function
 
-from roipool import autograd
-from roipool._library import FEATURE_DTYPES, ROI_DTYPES, dtype_name
+from roipool._ops import autograd
+from roipool._ops.checks import FEATURE_DTYPES, ROI_DTYPES, dtype_name
 
 
 def is_int(value: object) -> TypeGuard[int]:
