@@ -25,6 +25,8 @@ FILES = {
     "roipool/_ops/checks.py",
     "roipool/_ops/fake.py",
     "roipool/_ops/load.py",
+    "roipool/_ops/out.py",
+    "roipool/_ops/torch_private.py",
     "roipool/_ops/vmap.py",
     "roipool/distributed.py",
     "roipool/functional.py",

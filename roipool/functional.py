@@ -1,32 +1,29 @@
 """roi_pool(): the forms that its arguments may take, then the operator."""
 
-import numbers
 from collections.abc import Sequence
-from typing import Any, Literal, TypeGuard, cast, overload
+from typing import Any, Literal, cast, overload
 
 import torch
 from torch import Tensor
-from torch._prims_common.wrappers import _maybe_resize_out
 from torch.overrides import handle_torch_function, has_torch_function
 
-from roipool._ops import autograd
-from roipool._ops.checks import FEATURE_DTYPES, ROI_DTYPES, dtype_name
+from roipool._ops.autograd import KERNELS, is_plain_call
+from roipool._ops.checks import (
+    check_is_box_tensor,
+    check_is_feature_tensor,
+    check_is_scale,
+    check_is_tensor,
+    check_num_levels,
+    check_output_size,
+    is_int,
+)
+from roipool._ops.load import ops
+from roipool._ops.out import call_with_out
+from roipool._ops.torch_private import get_jit_trace
 
 
-def is_int(value: object) -> TypeGuard[int]:
-    """A Python or NumPy int, or torch.compile's symbol for one."""
-    return type(value) is int or (isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool))
-
-
-def is_real(value: object) -> TypeGuard[float]:
-    """A Python or NumPy number, or torch.compile's symbol for one."""
-    return type(value) is float or (
-        isinstance(value, (numbers.Real, torch.SymInt, torch.SymFloat)) and not isinstance(value, bool)
-    )
-
-
-def pair(output_size: Any) -> tuple[int, int]:
-    """(PH, PW) of either form of output_size."""
+def parse_output_size(output_size: Any) -> tuple[int, int]:
+    """Returns (PH, PW) of either form of output_size."""
     sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,)
     if not all(is_int(size) for size in sizes):
         raise TypeError(f"output_size must be an int or a pair of ints (PH, PW), got {output_size!r}")
@@ -34,42 +31,15 @@ def pair(output_size: Any) -> tuple[int, int]:
         raise ValueError(f"output_size must be an int or a pair of ints (PH, PW), got {output_size!r}")
     height, width = sizes[0], sizes[-1]
     if max(height, width) >= 2**63:  # the operator refuses what is out of its range, but sees no more than 64 bits
-        raise ValueError(
-            f"output_size must be at least 1 (and at most 2147483647) in both dimensions, got ({height}, {width})"
-        )
+        check_output_size(height, width)
     return height, width
 
 
-def check_input(input: Any, name: str) -> None:
-    if not isinstance(input, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(input).__name__}")
-    if input.dtype not in FEATURE_DTYPES:
-        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {dtype_name(input.dtype)}")
-
-
-def check_spatial_scale(spatial_scale: Any, name: str = "spatial_scale") -> None:
-    if not is_real(spatial_scale):
-        raise TypeError(f"{name} must be a float, got {type(spatial_scale).__name__}")
-    if isinstance(spatial_scale, int) and spatial_scale.bit_length() > 1023:
-        raise ValueError(f"{name} must be finite and greater than 0, got an int beyond the range of floats")
-
-
-def check_boxes(boxes: Any, name: str, input: Tensor, input_name: str = "input") -> None:
-    if not isinstance(boxes, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(boxes).__name__}")
-    if boxes.dtype not in ROI_DTYPES:
-        raise TypeError(
-            f"{name} must be float16, bfloat16, float32, float64, int32 or int64, got {dtype_name(boxes.dtype)}"
-        )
-    if boxes.device != input.device:
-        raise ValueError(f"{name} must be on the device of {input_name} ({input.device}), got {boxes.device}")
-
-
-def rois_of(boxes: Any, input: Tensor, input_name: str = "input") -> Tensor:
-    """The (K, 5) form of either form of boxes: rows [batch_index, x1, y1, x2, y2]."""
-    knows_sizes = torch._C._get_tracing_state() is None  # torch.jit.trace has tensors for them, and warns of `!=`
+def convert_boxes_to_rois(boxes: Any, input: Tensor, input_name: str = "input") -> Tensor:
+    """Returns rois (K, 5), rows [batch_index, x1, y1, x2, y2], of either form of boxes."""
+    knows_sizes = get_jit_trace() is None  # torch.jit.trace has tensors for them, and warns of `!=`
     if isinstance(boxes, Tensor):
-        check_boxes(boxes, "boxes", input, input_name)
+        check_is_box_tensor(boxes, "boxes", input, input_name)
         if boxes.ndim != 2 or (knows_sizes and boxes.shape[1] != 5):
             raise ValueError(
                 "boxes must be a tensor (K, 5), rows [batch_index, x1, y1, x2, y2], or a list of N tensors (L_i, 4), "
@@ -85,7 +55,7 @@ def rois_of(boxes: Any, input: Tensor, input_name: str = "input") -> Tensor:
         )
     parts = []
     for i, image_boxes in enumerate(boxes):
-        check_boxes(image_boxes, f"boxes[{i}]", input, input_name)
+        check_is_box_tensor(image_boxes, f"boxes[{i}]", input, input_name)
         if image_boxes.ndim != 2 or (knows_sizes and image_boxes.shape[1] != 4):
             raise ValueError(
                 f"boxes[{i}] must have shape (L, 4), rows [x1, y1, x2, y2], got shape {tuple(image_boxes.shape)}"
@@ -185,22 +155,20 @@ def roi_pool(
             cast(Any, roi_pool), tensors, input, boxes, output_size, spatial_scale, return_argmax=return_argmax, out=out
         )
         return result
-    check_input(input, "input")
-    check_spatial_scale(spatial_scale)
-    pooled_height, pooled_width = pair(output_size)
-    arguments = (input, rois_of(boxes, input), pooled_height, pooled_width, spatial_scale)
+    check_is_feature_tensor(input, "input")
+    check_is_scale(spatial_scale, "spatial_scale")
+    pooled_height, pooled_width = parse_output_size(output_size)
+    arguments = (input, convert_boxes_to_rois(boxes, input), pooled_height, pooled_width, spatial_scale)
     if out is not None:
-        if not isinstance(out, Tensor):
-            raise TypeError(f"out must be a torch.Tensor, got {type(out).__name__}")
+        check_is_tensor(out, "out")
         if return_argmax:
             raise ValueError("out cannot be given together with return_argmax")
-        return roi_pool_out(arguments, out)
+        return call_with_out(arguments, out)
     if return_argmax:
-        output, argmax = torch.ops.roipool.roi_pool_with_argmax.default(*arguments)
+        output, argmax = ops.roi_pool_with_argmax.default(*arguments)
         return output, argmax
-    if is_plain_call():  # what the dispatcher would come to
-        return autograd.roi_pool(*arguments)
-    pooled: Tensor = torch.ops.roipool.roi_pool.default(*arguments)
+    kernel = KERNELS["roi_pool"] if is_plain_call() else ops.roi_pool.default
+    pooled: Tensor = kernel(*arguments)
     return pooled
 
 
@@ -301,71 +269,25 @@ def multiscale_roi_pool(
             return_argmax=return_argmax,
         )
         return result
-    for i, input in enumerate(inputs):
-        check_input(input, f"inputs[{i}]")
-    if len(inputs) == 0:
-        raise ValueError("inputs must hold 1 to 8 levels, got 0")
+    for level, input in enumerate(inputs):
+        check_is_feature_tensor(input, f"inputs[{level}]")
+    check_num_levels("inputs", len(inputs))
     if not isinstance(spatial_scales, (list, tuple)):
         raise TypeError(f"spatial_scales must be a list of floats, got {type(spatial_scales).__name__}")
-    for i, spatial_scale in enumerate(spatial_scales):
-        check_spatial_scale(spatial_scale, f"spatial_scales[{i}]")
-    check_spatial_scale(canonical_scale, "canonical_scale")
+    for level, spatial_scale in enumerate(spatial_scales):
+        check_is_scale(spatial_scale, f"spatial_scales[{level}]")
+    check_is_scale(canonical_scale, "canonical_scale")
     if not is_int(canonical_level):
         raise TypeError(f"canonical_level must be an int, got {type(canonical_level).__name__}")
     if not -(2**63) <= canonical_level < 2**63:
         raise ValueError(f"canonical_level must be an int of 64 bits, got {canonical_level}")
-    pooled_height, pooled_width = pair(output_size)
-    rois = rois_of(boxes, inputs[0], "inputs[0]")
+    pooled_height, pooled_width = parse_output_size(output_size)
+    rois = convert_boxes_to_rois(boxes, inputs[0], "inputs[0]")
     pyramid = (list(spatial_scales), canonical_scale, canonical_level)
     arguments = (list(inputs), rois, pooled_height, pooled_width, *pyramid)
     if return_argmax:
-        output, argmax = torch.ops.roipool.multiscale_roi_pool_with_argmax.default(*arguments)
+        output, argmax = ops.multiscale_roi_pool_with_argmax.default(*arguments)
         return output, argmax
-    if is_plain_call():  # what the dispatcher would come to
-        return autograd.multiscale_roi_pool(*arguments)
-    pooled: Tensor = torch.ops.roipool.multiscale_roi_pool.default(*arguments)
+    kernel = KERNELS["multiscale_roi_pool"] if is_plain_call() else ops.multiscale_roi_pool.default
+    pooled: Tensor = kernel(*arguments)
     return pooled
-
-
-def is_plain_call() -> bool:
-    """Whether nothing watches or transforms the call, but autograd."""
-    return not (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._are_functorch_transforms_active()
-        # a handler of __torch_dispatch__, above which autograd is done already
-        or torch._C._dispatch_tls_is_dispatch_key_excluded(torch._C.DispatchKey.AutogradFunctionality)
-    )
-
-
-def roi_pool_out(arguments: tuple[Any, ...], out: Tensor) -> Tensor:
-    if torch.compiler.is_compiling():
-        return copy_to_out(arguments, out)
-    if torch._C._get_tracing_state() is None:
-        resize_out(arguments, out)
-    written: Tensor = torch.ops.roipool.roi_pool.out(*arguments, out=out)
-    return written
-
-
-def resize_out(arguments: tuple[Any, ...], out: Tensor) -> None:
-    """Resizes what the operator would: it does so itself, but its warning goes to stderr instead of to Python."""
-    input, rois, *output_size, _ = arguments
-    if input.ndim == 4 and out.shape == (rois.shape[0], input.shape[1], *output_size):
-        return
-    autograd.refuse_derivatives(*arguments, out)
-    meta = [argument.to("meta") if isinstance(argument, Tensor) else argument for argument in arguments]
-    shape = torch.ops.roipool.roi_pool.default(*meta).shape  # or an error, before anything is resized
-    if out.dtype == input.dtype and out.device == input.device:
-        _maybe_resize_out(out, shape)
-
-
-def copy_to_out(arguments: tuple[Any, ...], out: Tensor) -> Tensor:
-    """For the compiler: it takes no operators that return what they write to, nor tensors that change their shape."""
-    autograd.refuse_derivatives(*arguments, out)
-    output = torch.ops.roipool.roi_pool.default(*arguments)
-    if out.shape != output.shape or out.dtype != output.dtype or out.device != output.device:
-        raise ValueError(
-            f"out must be {dtype_name(output.dtype)} of shape {tuple(output.shape)} on {output.device} under "
-            f"torch.compile and in export, got {dtype_name(out.dtype)} of shape {tuple(out.shape)} on {out.device}"
-        )
-    return out.copy_(output)

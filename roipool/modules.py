@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch.fx
 from torch import Tensor, nn
 
-from roipool.functional import check_input, multiscale_roi_pool, pair, roi_pool
+from roipool._ops.checks import check_is_feature_tensor
+from roipool.functional import multiscale_roi_pool, parse_output_size, roi_pool
 
 
 class RoIPool(nn.Module):
@@ -73,7 +74,7 @@ class MultiScaleRoIPool(nn.Module):
         if not isinstance(featmap_names, (list, tuple)) or not all(isinstance(name, str) for name in featmap_names):
             raise TypeError(f"featmap_names must be a list of str, got {featmap_names!r}")
         self.featmap_names = list(featmap_names)
-        self.output_size = pair(output_size)
+        self.output_size = parse_output_size(output_size)
         self.canonical_scale = canonical_scale
         self.canonical_level = canonical_level
         self.scales = None
@@ -124,7 +125,7 @@ def _pool_named(
     maps: list[Tensor] = []
     for name, features_of_level in features.items():
         if name in featmap_names:
-            check_input(features_of_level, f"features[{name!r}]")
+            check_is_feature_tensor(features_of_level, f"features[{name!r}]")
             maps.append(features_of_level.to(maps[0].dtype) if maps else features_of_level)
     if not maps:
         raise ValueError(f"features must have maps named in {featmap_names}, got {list(features)}")

@@ -1,10 +1,20 @@
 """For code that comes from MXNet: ``mx.npx.roi_pooling`` and ``mx.nd.ROIPooling`` under their own signature."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
-from roipool.functional import check_boxes, check_input, check_spatial_scale, is_int, is_real, roi_pool
+from roipool._ops.checks import (
+    check_is_box_tensor,
+    check_is_feature_tensor,
+    check_is_scale,
+    check_is_tensor,
+    check_rank_of_features,
+    check_shape_of_rois,
+    is_int,
+)
+from roipool.functional import roi_pool
 
 
 def roi_pooling(
@@ -47,25 +57,18 @@ def roi_pooling(
     return roi_pool(data, rois, pooled_size, spatial_scale, out=out)
 
 
-def _check(data: object, rois: object, pooled_size: object, spatial_scale: object, out: object) -> None:
-    """What roi_pool() would refuse as well, but under other names, and MXNet's limits."""
-    check_input(data, "data")
-    assert isinstance(data, Tensor)
-    if data.ndim != 4:
-        raise ValueError(f"data must be a 4-D tensor (N, C, H, W), got shape {tuple(data.shape)}")
-    check_boxes(rois, "rois", data, "data")
-    assert isinstance(rois, Tensor)
-    if rois.ndim != 2 or rois.shape[1] != 5:
-        raise ValueError(
-            f"rois must have shape (K, 5), rows [batch_index, x1, y1, x2, y2], got shape {tuple(rois.shape)}"
-        )
-    if out is not None and not isinstance(out, Tensor):
-        raise TypeError(f"out must be a torch.Tensor, got {type(out).__name__}")
+def _check(data: Any, rois: Any, pooled_size: Any, spatial_scale: Any, out: Any) -> None:
+    """Refuses, under MXNet's names, what roi_pool() would refuse, and what is beyond MXNet's limits."""
+    check_is_feature_tensor(data, "data")
+    check_rank_of_features(data, "data", "(N, C, H, W)")
+    check_is_box_tensor(rois, "rois", data, "data")
+    check_shape_of_rois(rois)
+    if out is not None:
+        check_is_tensor(out, "out")
     if not isinstance(pooled_size, (tuple, list)) or not all(is_int(size) for size in pooled_size):
         raise TypeError(f"pooled_size must be a pair of ints (PH, PW), got {pooled_size!r}")
     if len(pooled_size) != 2 or min(pooled_size) < 1:
         raise ValueError(f"pooled_size must be a pair of ints (PH, PW), each at least 1, got {pooled_size!r}")
-    check_spatial_scale(spatial_scale)
-    assert is_real(spatial_scale)
+    check_is_scale(spatial_scale, "spatial_scale")
     if not 0 <= spatial_scale <= 1:
         raise ValueError(f"spatial_scale must be in [0, 1], got {spatial_scale}")

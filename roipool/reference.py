@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from roipool.functional import pair, rois_of
+from roipool.functional import convert_boxes_to_rois, parse_output_size
 
 
 def _round(values: Tensor) -> Tensor:
@@ -54,8 +54,8 @@ def roi_pool(
 
     On CPU, without a derivative, and for valid arguments only: it checks none.
     """
-    pooled_height, pooled_width = pair(output_size)
-    rois = rois_of(boxes, input)
+    pooled_height, pooled_width = parse_output_size(output_size)
+    rois = convert_boxes_to_rois(boxes, input)
     rois = rois.to(torch.promote_types(rois.dtype, torch.float32))  # int and half-precision rois are widened
     num_images, channels, height, width = input.shape
     # Values are moved as integers: torch.gather of bfloat16 rewrites the bits of a NaN.
@@ -99,9 +99,9 @@ def multiscale_roi_pool(
     return_argmax: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """What :func:`roipool.multiscale_roi_pool` computes, level by level. On the terms of :func:`roi_pool`."""
-    rois = rois_of(boxes, inputs[0])
+    rois = convert_boxes_to_rois(boxes, inputs[0])
     rois = rois.to(torch.promote_types(rois.dtype, torch.float32))
-    size = (len(rois), inputs[0].shape[1], *pair(output_size))
+    size = (len(rois), inputs[0].shape[1], *parse_output_size(output_size))
     output = torch.zeros(size, dtype=inputs[0].dtype)
     argmax = torch.full(size, -1, dtype=torch.int32)
     levels = levels_of(rois[:, 1:], spatial_scales, canonical_scale, canonical_level)

@@ -1,4 +1,4 @@
-"""Loads the native libraries."""
+"""Loads the native libraries: roipool._C with the operators and their CPU kernels, and roipool._C_cuda for CUDA."""
 
 import importlib
 import importlib.util
@@ -15,12 +15,15 @@ except ImportError as error:
         "installed it, or, in a checkout of the source, build it with `pip install --no-build-isolation -e .`"
     ) from error
 
+# The operators. What needs them imports them from here, where they are sure to be loaded.
+ops = torch.ops.roipool
 
-# ---- CUDA. roipool._C_cuda needs a torch with CUDA to load; it is a library of operators, not a Python module.
 
+def load_cuda_kernels() -> bool:
+    """Loads the CUDA kernels, and returns whether there are any and a torch that can run them.
 
-def _load_cuda_kernels() -> bool:
-    """Whether there are any to load, and a torch that can run them."""
+    Their library needs a torch with CUDA to load. It holds operators alone, and is no Python module.
+    """
     spec = importlib.util.find_spec("roipool._C_cuda")
     if torch.version.cuda is None or spec is None or spec.origin is None:
         return False
@@ -34,15 +37,19 @@ def _load_cuda_kernels() -> bool:
     return True
 
 
-def _no_cuda_kernels(*_: object) -> NoReturn:
+def refuse_cuda_tensors(names: Iterable[str]) -> torch.library.Library:
+    """Registers, for the operators of these names, CUDA kernels that say what is missing.
+
+    The registrations last as long as the library that is returned.
+    """
+    library = torch.library.Library("roipool", "IMPL")
+    for name in names:
+        library.impl(name, raise_no_cuda_kernels, "CUDA")
+    return library
+
+
+def raise_no_cuda_kernels(*_: object, **__: object) -> NoReturn:
     raise NotImplementedError(
         "roipool was given CUDA tensors, but built without CUDA kernels: install the CUDA toolkit (nvcc), then "
         "reinstall roipool with FORCE_CUDA=1"
     )
-
-
-def _refuse_cuda(names: Iterable[str]) -> torch.library.Library:
-    library = torch.library.Library("roipool", "IMPL")
-    for name in names:
-        library.impl(name, _no_cuda_kernels, "CUDA")
-    return library
