@@ -1,6 +1,6 @@
 """ROI max pooling for PyTorch: the operators, their modules, and the reference that says what they compute."""
 
-from roipool import _ops as _ops  # first: nothing works without the native library
+from roipool import _ops as _ops  # first, since nothing works without the native library
 from roipool import mxnet, reference
 from roipool.functional import multiscale_roi_pool, roi_pool
 from roipool.modules import MultiScaleRoIPool, RoIPool

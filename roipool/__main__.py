@@ -1,4 +1,4 @@
-"""`python -m roipool`: what is installed, for a bug report or a script."""
+"""Prints what is installed, for a bug report or a script: `python -m roipool`."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ import roipool
 from roipool import _C, _ops
 
 
-def installed() -> dict[str, object]:
+def collect_facts() -> dict[str, object]:
     return {
         "roipool": roipool.__version__,
         "torch": torch.__version__,
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m roipool", description="Prints what is installed.")
     parser.add_argument("--json", action="store_true", help="as a JSON object")
     arguments = parser.parse_args()
-    facts = installed()
+    facts = collect_facts()
     if arguments.json:
         print(json.dumps(facts))
         return

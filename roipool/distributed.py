@@ -10,8 +10,8 @@ Shard(1), channels   Replicate()      Shard(1)         Shard(1)
 Replicate()          Shard(0)         Shard(0)         Partial(): the sum over all shards, once it is needed
 ===================  ===============  ===============  =====================================================
 
-Nothing is gathered in these; other placements are first brought to one of them by DTensor. Each shard has the bits that
-it has without sharding, but for a Partial gradient, whose parts the process group adds up in an order of its own.
+These gather nothing. DTensor first brings other placements to one of them. Each shard has the bits that it has without
+sharding, except in a Partial gradient, whose parts the process group adds up in an order of its own.
 
 The API that this rests on, :func:`torch.distributed.tensor.experimental.register_sharding`, is experimental in PyTorch.
 No other part of roipool depends on it.
@@ -25,7 +25,7 @@ from torch.distributed.tensor.experimental import register_sharding
 
 ops = torch.ops.roipool
 
-# Placements of the outputs, and of the arguments: None for those that are no tensors.
+# The placement of each output, or of each argument: None where that is no tensor.
 Placements = list[Any]
 Rule = tuple[Placements, Placements]
 

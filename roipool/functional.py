@@ -1,4 +1,4 @@
-"""roi_pool(): the forms that its arguments may take, then the operator."""
+"""roi_pool() and multiscale_roi_pool(): they take the forms that arguments may have, then call the operators."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, cast, overload
@@ -30,14 +30,14 @@ def parse_output_size(output_size: Any) -> tuple[int, int]:
     if len(sizes) not in (1, 2):
         raise ValueError(f"output_size must be an int or a pair of ints (PH, PW), got {output_size!r}")
     height, width = sizes[0], sizes[-1]
-    if max(height, width) >= 2**63:  # the operator refuses what is out of its range, but sees no more than 64 bits
+    if max(height, width) >= 2**63:  # the operator refuses the smaller ones that are out of range, but takes 64 bits
         check_output_size(height, width)
     return height, width
 
 
 def convert_boxes_to_rois(boxes: Any, input: Tensor, input_name: str = "input") -> Tensor:
     """Returns rois (K, 5), rows [batch_index, x1, y1, x2, y2], of either form of boxes."""
-    knows_sizes = get_jit_trace() is None  # torch.jit.trace has tensors for them, and warns of `!=`
+    knows_sizes = get_jit_trace() is None  # in torch.jit.trace, sizes are tensors, whose comparison it warns of
     if isinstance(boxes, Tensor):
         check_is_box_tensor(boxes, "boxes", input, input_name)
         if boxes.ndim != 2 or (knows_sizes and boxes.shape[1] != 5):
@@ -54,15 +54,16 @@ def convert_boxes_to_rois(boxes: Any, input: Tensor, input_name: str = "input") 
             f"got {len(boxes)}"
         )
     parts = []
-    for i, image_boxes in enumerate(boxes):
-        check_is_box_tensor(image_boxes, f"boxes[{i}]", input, input_name)
+    for image_index, image_boxes in enumerate(boxes):
+        check_is_box_tensor(image_boxes, f"boxes[{image_index}]", input, input_name)
         if image_boxes.ndim != 2 or (knows_sizes and image_boxes.shape[1] != 4):
             raise ValueError(
-                f"boxes[{i}] must have shape (L, 4), rows [x1, y1, x2, y2], got shape {tuple(image_boxes.shape)}"
+                f"boxes[{image_index}] must have shape (L, 4), rows [x1, y1, x2, y2], "
+                f"got shape {tuple(image_boxes.shape)}"
             )
-        # Widened before the image's number joins them: float16 cannot hold 2049, nor bfloat16 257.
+        # Boxes are widened before the image's index joins them: float16 cannot hold 2049, nor bfloat16 257.
         wide = image_boxes if image_boxes.dtype == torch.float64 else image_boxes.float()
-        parts.append(torch.nn.functional.pad(wide, (1, 0), value=i))
+        parts.append(torch.nn.functional.pad(wide, (1, 0), value=image_index))
     return torch.cat(parts) if parts else torch.empty(0, 5, dtype=torch.float32, device=input.device)
 
 
@@ -130,9 +131,9 @@ def roi_pool(
         spatial_scale: feature cells per image pixel, ``1 / stride``; finite and greater than 0.
         return_argmax: also return where each value was found.
         out: a tensor for ``output``, of the dtype and on the device of ``input``. It is resized where it has another
-            shape, with a warning unless it is empty (not under ``torch.compile``, where it must fit), and is written to
-            without a copy where it has the memory format of ``input``. Not together with ``return_argmax`` or with
-            derivatives.
+            shape, with a warning unless it is empty (under ``torch.compile`` it must fit), and is written to without a
+            copy where it has the memory format of ``input``. It cannot be given together with ``return_argmax``, or
+            where a derivative is asked for.
 
     Returns:
         ``output`` of shape ``(K, C, PH, PW)``, in the dtype and memory format of ``input``. With ``return_argmax``,
@@ -150,7 +151,7 @@ def roi_pool(
         RuntimeError: ``out`` is given and a derivative is asked for.
     """
     tensors = (input, *boxes, out) if isinstance(boxes, (list, tuple)) else (input, boxes, out)
-    if has_torch_function(tensors):  # subclasses of Tensor, or torch.fx at its tracing
+    if has_torch_function(tensors):  # there are subclasses of Tensor, or the proxies of torch.fx
         result: Tensor | tuple[Tensor, Tensor] = handle_torch_function(
             cast(Any, roi_pool), tensors, input, boxes, output_size, spatial_scale, return_argmax=return_argmax, out=out
         )
@@ -221,7 +222,7 @@ def multiscale_roi_pool(
     canonical_level: int = 4,
     return_argmax: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """:func:`roi_pool` from a feature pyramid: each region from the level that fits its size.
+    """Pools each region as :func:`roi_pool` does, from the level of a feature pyramid that fits its size.
 
     The level is chosen as in Lin et al., Feature Pyramid Networks (2017), equation 1, and to the last bit as
     :class:`torchvision.ops.MultiScaleRoIAlign` does (on CPU):
@@ -231,22 +232,26 @@ def multiscale_roi_pool(
     where a level is left out among the maps.) A region whose area is not greater than 0, as of most malformed ones, is
     pooled from the first.
 
-    It is one call of one operator, with no synchronisation, whatever the levels of the regions.
+    One operator does it all in one call, without synchronisation, whatever the levels of the regions.
 
     Args:
         inputs: feature maps of 1 to 8 levels, finest first, each of shape ``(N, C, H, W)`` with H and W of its own, as
             in :func:`roi_pool`. They have one dtype; the first one's memory format is that of the output.
         boxes: as in :func:`roi_pool`.
         output_size: as in :func:`roi_pool`.
-        spatial_scales: of each level, feature cells per image pixel, ``1 / stride``; finite and greater than 0.
+        spatial_scales: feature cells per image pixel of each level, ``1 / stride``; finite and greater than 0.
         canonical_scale: size in image pixels, the square root of the area, of the regions that belong to
             ``canonical_level``; finite and greater than 0.
         canonical_level: the level of a region of ``canonical_scale``. Level ``l`` has ``spatial_scale = 2 ** -l``.
         return_argmax: also return where each value was found.
 
     Returns:
-        As :func:`roi_pool`; ``argmax`` is an offset in the region's map. Differentiable in all of ``inputs``, in
-        reverse and forward mode, to any order, with gradients that have the same bits in every run.
+        ``output`` of shape ``(K, C, PH, PW)``, in the dtype of ``inputs`` and the memory format of the first. With
+        ``return_argmax``, the tuple ``(output, argmax)`` as in :func:`roi_pool`, where ``argmax`` is an offset in the
+        map of the region's level.
+
+        Differentiable in all of ``inputs``, in reverse and forward mode, to any order, with gradients that have the
+        same bits in every run.
 
     Raises:
         TypeError: an argument is of the wrong type, or a tensor of the wrong dtype.

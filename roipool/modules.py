@@ -1,4 +1,4 @@
-"""The operator as modules."""
+"""The functions as modules."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +15,8 @@ class RoIPool(nn.Module):
     Args:
         output_size: bins per region, ``PH = PW`` or ``(PH, PW)``.
         spatial_scale: feature cells per image pixel, ``1 / stride``.
+
+    The arguments are checked when the layer is called.
     """
 
     def __init__(self, output_size: int | Sequence[int], spatial_scale: float = 1.0) -> None:
@@ -29,7 +31,19 @@ class RoIPool(nn.Module):
         *,
         rois: Tensor | Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """:func:`roipool.roi_pool` of ``input`` and ``boxes``; ``rois`` is torchvision's name for ``boxes``."""
+        """Calls :func:`roipool.roi_pool` with ``input`` and ``boxes``; ``rois`` is torchvision's name for ``boxes``.
+
+        Args:
+            input: feature maps ``(N, C, H, W)``.
+            boxes: regions ``(K, 5)``, rows ``[batch_index, x1, y1, x2, y2]``, or a list of N tensors ``(L_i, 4)``.
+            rois: the same under another name; exactly one of the two is given.
+
+        Returns:
+            ``(K, C, PH, PW)`` in the dtype and memory format of ``input``.
+
+        Raises:
+            TypeError, ValueError: as :func:`roipool.roi_pool`; also for both or neither of ``boxes`` and ``rois``.
+        """
         if (boxes is None) == (rois is None):
             raise TypeError("RoIPool takes the regions either as boxes or, by torchvision's name, as rois")
         return roi_pool(input, boxes if rois is None else rois, self.output_size, self.spatial_scale)  # type: ignore[arg-type]
@@ -110,7 +124,7 @@ class MultiScaleRoIPool(nn.Module):
         )
 
 
-@torch.fx.wrap  # so that a trace has this call, as it has no way to go through a dictionary
+@torch.fx.wrap  # a trace holds this call, since torch.fx cannot look into a dictionary of its proxies
 def _pool_named(
     features: Mapping[str, Tensor],
     boxes: Tensor | Sequence[Tensor],
@@ -138,7 +152,7 @@ def _pool_named(
 
 
 def infer_scales(maps: Sequence[Tensor], image_shapes: Sequence[tuple[int, int]]) -> list[float]:
-    """The scale of each map, as MultiScaleRoIAlign infers it."""
+    """Infers the scale of each map as MultiScaleRoIAlign does."""
     if not isinstance(image_shapes, (list, tuple)) or len(image_shapes) == 0 or not all(map(is_shape, image_shapes)):
         raise ValueError(f"image_shapes must be a list with the (height, width) of each image, got {image_shapes!r}")
     image_height = max(height for height, _ in image_shapes)
@@ -146,12 +160,15 @@ def infer_scales(maps: Sequence[Tensor], image_shapes: Sequence[tuple[int, int]]
 
 
 def is_shape(shape: object) -> bool:
-    """Whether it is a height and a width."""
+    """Returns whether a value is a height and a width."""
     return isinstance(shape, (list, tuple)) and len(shape) == 2 and all(side > 0 for side in shape)
 
 
 def nearest_power_of_2(ratio: float) -> float:
-    """By comparisons only: torch.export makes a constant of what math.log2 is given. 1 for a ratio of 0."""
+    """Returns the power of 2 that is nearest to a ratio in its logarithm, and 1 for a ratio of 0.
+
+    Compares alone, since torch.export makes a constant of what math.log2 is given.
+    """
     exponent = 0
     while 0 < ratio < 2.0 ** (exponent - 0.5):
         exponent -= 1

@@ -1,4 +1,4 @@
-"""For code that comes from MXNet: ``mx.npx.roi_pooling`` and ``mx.nd.ROIPooling`` under their own signature."""
+"""Serves code that comes from MXNet: ``mx.npx.roi_pooling`` and ``mx.nd.ROIPooling`` under their own signature."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -44,7 +44,7 @@ def roi_pooling(
         RuntimeError: ``out`` is given and a derivative is asked for.
     """
     _check(data, rois, pooled_size, spatial_scale, out)
-    if spatial_scale == 0:  # MXNet takes it: every region is then cell (0, 0)
+    if spatial_scale == 0:  # MXNet takes this scale, which makes every region the cell (0, 0)
         rois, spatial_scale = rois * rois.new_tensor([1, 0, 0, 0, 0]), 1.0
 
     if out is not None:

@@ -11,11 +11,11 @@ It needs ``onnxscript`` (``pip install 'roipool[onnx]'``).
 
 - ``X`` and ``rois`` share a dtype, float16, float32 or float64 (which of them a runtime implements is its own affair;
   ONNX Runtime's CPU provider has float32). bfloat16 features are refused at export, and so are float64 boxes beside
-  narrower features, whose coordinates would be rounded. Boxes of other dtypes are cast to that of the features: beside
-  float16, coordinates above 2048 px and fractions of pixels may be rounded, of which export warns.
-- ``spatial_scale`` is a float32: beside float64 boxes, export warns where that rounds it.
-- What a bad batch index, a NaN or infinite coordinate or a NaN feature gives is undefined there. ONNX Runtime refuses a
-  batch index out of range, skips NaN features, and gives the lowest number where a bin holds nothing but -inf.
+  narrower features, whose coordinates would be rounded. Boxes of other dtypes are cast to that of the features. Beside
+  float16 features that may round coordinates above 2048 px and fractions of pixels: export warns.
+- ``spatial_scale`` is a float32. Export warns where float64 boxes have a scale that this rounds.
+- A bad batch index, a NaN or infinite coordinate and a NaN feature give undefined results in ONNX. ONNX Runtime
+  refuses a batch index out of range, skips NaN features, and gives the lowest number where a bin holds only -inf.
 - There is no argmax and no gradient: ``return_argmax=True`` cannot be exported.
 """
 
@@ -28,7 +28,7 @@ import torch
 
 
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """What to pass to :func:`torch.onnx.export` as ``custom_translation_table``.
+    """Returns what to pass to :func:`torch.onnx.export` as ``custom_translation_table``.
 
     Raises:
         ImportError: onnxscript is not installed.

@@ -1,4 +1,4 @@
-"""What roipool computes, in plain PyTorch: slow and obvious. The tests hold the native kernels to it, bit for bit."""
+"""Computes in plain PyTorch what roipool does: slow, obvious, and what the native kernels are held to, bit for bit."""
 
 import math
 from collections.abc import Sequence
@@ -10,36 +10,36 @@ from roipool.functional import convert_boxes_to_rois, parse_output_size
 
 
 def _round(values: Tensor) -> Tensor:
-    """Half away from zero (torch.round goes to even)."""
+    """Rounds halves away from zero; torch.round takes them to even."""
     whole = values.trunc()
     return torch.where((values - whole).abs() >= 0.5, whole + values.sign(), whole)
 
 
-def _windows(first: Tensor, last: Tensor, spatial_scale: float, extent: int, num_bins: int) -> tuple[Tensor, Tensor]:
-    """lo and hi, both (K, num_bins), of the bins between two corners (K,) in image pixels: cells lo .. hi-1."""
+def _bin_cells(first: Tensor, last: Tensor, spatial_scale: float, extent: int, num_bins: int) -> tuple[Tensor, Tensor]:
+    """Returns lo and hi, both (K, num_bins): each bin between two corners (K,) in image pixels has cells lo .. hi-1."""
     scale = torch.tensor(spatial_scale, dtype=first.dtype)
     start = _round((first * scale).clamp(-(2.0**29), 2.0**29)).long()
     end = _round((last * scale).clamp(-(2.0**29), 2.0**29)).long()
     size = (end - start + 1).clamp(min=1)
-    bin = (size.to(first.dtype) / torch.tensor(num_bins, dtype=first.dtype)).unsqueeze(1)
+    bin_size = (size.to(first.dtype) / torch.tensor(num_bins, dtype=first.dtype)).unsqueeze(1)
     p = torch.arange(num_bins)
-    lo = (p.to(first.dtype) * bin).floor().long() + start.unsqueeze(1)
-    hi = ((p + 1).to(first.dtype) * bin).ceil().long() + start.unsqueeze(1)
+    lo = (p.to(first.dtype) * bin_size).floor().long() + start.unsqueeze(1)
+    hi = ((p + 1).to(first.dtype) * bin_size).ceil().long() + start.unsqueeze(1)
     return lo.clamp(0, extent), hi.clamp(0, extent)
 
 
-def _argmax(cells: Tensor) -> Tensor:
-    """Along the last dimension: the last NaN where there is one, else the first of the largest values."""
-    last_nan = cells.shape[-1] - 1 - cells.isnan().int().flip(-1).argmax(-1)
-    return torch.where(cells.isnan().any(-1), last_nan, cells.argmax(-1))
+def _find_largest(values: Tensor) -> Tensor:
+    """Returns the index, along the last dimension, of the last NaN, or else of the first of the largest values."""
+    last_nan = values.shape[-1] - 1 - values.isnan().int().flip(-1).argmax(-1)
+    return torch.where(values.isnan().any(-1), last_nan, values.argmax(-1))
 
 
-def _images(rois: Tensor, num_images: int, spatial_scale: float) -> list[int]:
-    """The image of each region, or -1 where it lies in none: a batch index out of range, a corner that is no number."""
-    index = rois[:, 0].trunc()
+def _find_images(rois: Tensor, num_images: int, spatial_scale: float) -> list[int]:
+    """Returns the image of each region, or -1 for none: its batch index is out of range, or a corner is no number."""
+    batch_index = rois[:, 0].trunc()
     scaled = rois[:, 1:] * torch.tensor(spatial_scale, dtype=rois.dtype)
-    valid = (index >= 0) & (index < num_images) & rois.isfinite().all(1) & ~scaled.isnan().any(1)
-    return torch.where(valid, index, -1).long().tolist()
+    valid = (batch_index >= 0) & (batch_index < num_images) & rois.isfinite().all(1) & ~scaled.isnan().any(1)
+    return torch.where(valid, batch_index, -1).long().tolist()
 
 
 def roi_pool(
@@ -50,29 +50,39 @@ def roi_pool(
     *,
     return_argmax: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """What :func:`roipool.roi_pool` computes, region by region and bin by bin.
+    """Computes what :func:`roipool.roi_pool` does, region by region and bin by bin.
 
-    On CPU, without a derivative, and for valid arguments only: it checks none.
+    It works on CPU, has no derivative, and checks no argument.
+
+    Args:
+        input: feature maps ``(N, C, H, W)``, float16, bfloat16, float32 or float64.
+        boxes: regions in image pixels, ``(K, 5)`` or a list of N tensors ``(L_i, 4)``.
+        output_size: bins per region, ``PH = PW`` or ``(PH, PW)``.
+        spatial_scale: feature cells per image pixel.
+        return_argmax: also return where each value was found.
+
+    Returns:
+        ``output`` ``(K, C, PH, PW)`` in the dtype of ``input``, or ``(output, argmax)`` with argmax in int32.
     """
     pooled_height, pooled_width = parse_output_size(output_size)
     rois = convert_boxes_to_rois(boxes, input)
     rois = rois.to(torch.promote_types(rois.dtype, torch.float32))  # int and half-precision rois are widened
     num_images, channels, height, width = input.shape
-    # Values are moved as integers: torch.gather of bfloat16 rewrites the bits of a NaN.
+    # Values are moved as integers, since torch.gather of bfloat16 rewrites the bits of a NaN.
     bits = input.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[input.element_size()])
     output = bits.new_zeros(len(rois), channels, pooled_height, pooled_width)
     argmax = torch.full(output.shape, -1, dtype=torch.int32)
 
-    rows = torch.stack(_windows(rois[:, 2], rois[:, 4], spatial_scale, height, pooled_height), 2).tolist()
-    columns = torch.stack(_windows(rois[:, 1], rois[:, 3], spatial_scale, width, pooled_width), 2).tolist()
-    cell_of = torch.arange(height * width).view(height, width)
-    for k, image in enumerate(_images(rois, num_images, spatial_scale)):
+    rows = torch.stack(_bin_cells(rois[:, 2], rois[:, 4], spatial_scale, height, pooled_height), 2).tolist()
+    columns = torch.stack(_bin_cells(rois[:, 1], rois[:, 3], spatial_scale, width, pooled_width), 2).tolist()
+    cells = torch.arange(height * width).view(height, width)
+    for k, image in enumerate(_find_images(rois, num_images, spatial_scale)):
         for p, (top, bottom) in enumerate(rows[k]):
             for q, (left, right) in enumerate(columns[k]):
                 if image < 0 or bottom <= top or right <= left:
                     continue  # no cell: 0 and -1
-                best = _argmax(input[image, :, top:bottom, left:right].flatten(1))
-                cell = cell_of[top:bottom, left:right].flatten()[best]
+                largest = _find_largest(input[image, :, top:bottom, left:right].flatten(1))
+                cell = cells[top:bottom, left:right].flatten()[largest]
                 output[k, :, p, q] = bits[image].flatten(1).gather(1, cell.unsqueeze(1)).squeeze(1)
                 argmax[k, :, p, q] = cell
     pooled = output.view(input.dtype)
@@ -80,7 +90,7 @@ def roi_pool(
 
 
 def levels_of(boxes: Tensor, spatial_scales: Sequence[float], canonical_scale: float, canonical_level: int) -> Tensor:
-    """(K,): the index of the map that each of boxes (K, 4), in image pixels, is pooled from."""
+    """Returns (K,), the index of the map that each of boxes (K, 4), in image pixels, is pooled from."""
     boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
     size = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
     level = (canonical_level + (size / canonical_scale).log2() + 1e-6).floor()
@@ -98,7 +108,11 @@ def multiscale_roi_pool(
     canonical_level: int = 4,
     return_argmax: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """What :func:`roipool.multiscale_roi_pool` computes, level by level. On the terms of :func:`roi_pool`."""
+    """Computes what :func:`roipool.multiscale_roi_pool` does, level by level.
+
+    Takes the arguments of :func:`roipool.multiscale_roi_pool`, on CPU, and checks none. Has no derivative. Returns what
+    :func:`roi_pool` does; ``argmax`` is an offset in the map of the region's level.
+    """
     rois = convert_boxes_to_rois(boxes, inputs[0])
     rois = rois.to(torch.promote_types(rois.dtype, torch.float32))
     size = (len(rois), inputs[0].shape[1], *parse_output_size(output_size))
@@ -112,7 +126,17 @@ def multiscale_roi_pool(
 
 
 def roi_pool_backward(grad_output: Tensor, boxes: Tensor, argmax: Tensor, input_shape: Sequence[int]) -> Tensor:
-    """The gradient of ``input``, summed in the order that fixes its bits: ascending region, then row, then column."""
+    """Returns the gradient of ``input``, summed in the order that fixes its bits: by region, then row, then column.
+
+    Args:
+        grad_output: gradient of the output, ``(K, C, PH, PW)``.
+        boxes: regions ``(K, 5)``.
+        argmax: that of :func:`roi_pool`, ``(K, C, PH, PW)``, int32.
+        input_shape: ``(N, C, H, W)``.
+
+    Returns:
+        ``(N, C, H, W)`` in the dtype of ``grad_output``; sums are in float32, or float64 for float64.
+    """
     num_images, channels, height, width = input_shape
     sums_dtype = torch.promote_types(grad_output.dtype, torch.float32)
     sums = torch.zeros(num_images, channels, height * width, dtype=sums_dtype)
@@ -121,9 +145,9 @@ def roi_pool_backward(grad_output: Tensor, boxes: Tensor, argmax: Tensor, input_
         for p in range(argmax.shape[2]):
             for q in range(argmax.shape[3]):
                 cell = argmax[k, :, p, q].long()
-                hit = cell >= 0  # nowhere for a region that lies in no image
-                if hit.any():
-                    sums[int(image), channel[hit], cell[hit]] += grad_output[k, hit, p, q].to(sums_dtype)
+                found = cell >= 0  # in no channel where the region lies in no image
+                if found.any():
+                    sums[int(image), channel[found], cell[found]] += grad_output[k, found, p, q].to(sums_dtype)
     return sums.to(grad_output.dtype).view(num_images, channels, height, width)
 
 
@@ -137,7 +161,7 @@ def multiscale_roi_pool_backward(
     canonical_scale: float = 224,
     canonical_level: int = 4,
 ) -> list[Tensor]:
-    """The gradients of ``inputs``."""
+    """Returns the gradient of each of ``inputs``, of the shapes ``input_shapes``, as :func:`roi_pool_backward` does."""
     levels = levels_of(boxes[:, 1:], spatial_scales, canonical_scale, canonical_level)
     return [
         roi_pool_backward(grad_output[levels == level], boxes[levels == level], argmax[levels == level], shape)

@@ -106,7 +106,7 @@ _caller = threading.local()
 
 @contextmanager
 def modes_of_caller() -> Iterator[None]:
-    """Restores, within a Function, the modes that its caller has, for the next transform: a Function switches them off."""
+    """Restores the modes of the caller, which a Function has switched off, for the next transform."""
     if not are_transforms_active():
         yield
         return
