@@ -55,8 +55,9 @@ def call_below_autograd(op: Callable[..., Any], *arguments: Any) -> Any:
 def restore_exception(error: RuntimeError, op: Any, *arguments: Any, **keywords: Any) -> Exception:
     """Returns what the native kernel of an operator has thrown.
 
-    std::invalid_argument arrives as ValueError and std::bad_alloc as MemoryError up to torch 2.14, but both arrive as
-    RuntimeError from 2.15 on, where only the checks tell whether the kernel refused an argument.
+    std::invalid_argument arrives as ValueError and std::bad_alloc as MemoryError up to torch 2.14. From 2.15 on both
+    arrive as RuntimeError, and the checks tell whether it is a refusal: they then refuse the arguments in the same
+    words. What was got may be named otherwise, since a library built beside an older torch has no names for new dtypes.
     """
     if type(error) is not RuntimeError:
         return error
@@ -65,7 +66,8 @@ def restore_exception(error: RuntimeError, op: Any, *arguments: Any, **keywords:
     try:
         checks.check_operator(op.name(), *arguments, **keywords)
     except ValueError as refusal:
-        return refusal
+        if str(error).partition(", got ")[0] == str(refusal).partition(", got ")[0]:
+            return ValueError(str(error))
     return error
 
 

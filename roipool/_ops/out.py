@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from roipool._ops.autograd import is_differentiated, restore_exception
-from roipool._ops.checks import name_dtype
+from roipool._ops.checks import check_roi_pool, name_dtype
 from roipool._ops.load import ops
 from roipool._ops.torch_private import BelowAutograd, ExcludeKeys, InPlaceOrView, get_jit_trace, resize_out
 
@@ -33,14 +33,18 @@ def call_with_out(arguments: tuple[Any, ...], out: Tensor) -> Tensor:
 
 
 def resize_before_call(arguments: tuple[Any, ...], out: Tensor) -> None:
-    """Resizes what the operator would: it does so itself, but its warning goes to stderr instead of to Python."""
+    """Resizes out where the operator would, whose own warning goes to stderr instead of to Python."""
     input, rois, *output_size, _ = arguments
     if input.ndim == 4 and out.shape == (rois.shape[0], input.shape[1], *output_size):
         return
     refuse_derivatives(*arguments, out)
-    meta = [argument.to("meta") if isinstance(argument, Tensor) else argument for argument in arguments]
-    shape = ops.roi_pool.default(*meta).shape  # or an error, before anything is resized
-    if out.dtype == input.dtype and out.device == input.device:
+    check_roi_pool(*arguments)  # before anything is resized
+    if out.dtype != input.dtype or out.device != input.device:
+        return  # the operator refuses it
+    shape = (rois.shape[0], input.shape[1], *output_size)
+    if out.numel() == 0:
+        out.resize_(shape)
+    else:
         resize_out(out, shape)
 
 
