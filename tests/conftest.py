@@ -6,7 +6,7 @@ import torch
 from cuda_host.build import build, load
 from support import CPU, Backend
 
-from roipool import _library
+from roipool import _ops
 
 # The machine may be slow and shared, and the same examples in every run make a failure one that anyone can repeat.
 hypothesis.settings.register_profile("roipool", deadline=None, derandomize=True, print_blob=True)
@@ -17,7 +17,7 @@ def cuda_or_skip() -> torch.device:
     if not torch.cuda.is_available():
         # ROIPOOL_REQUIRE_CUDA=1: where there must be a GPU, its absence is no excuse
         (pytest.fail if os.environ.get("ROIPOOL_REQUIRE_CUDA") == "1" else pytest.skip)("there is no GPU")
-    assert _library.cuda_is_loaded, "there is a GPU, but roipool was built without CUDA kernels"
+    assert _ops.cuda_is_loaded, "there is a GPU, but roipool was built without CUDA kernels"
     return torch.device("cuda", torch.cuda.current_device())
 
 

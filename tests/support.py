@@ -24,6 +24,20 @@ class Backend(NamedTuple):
 CPU = Backend("cpu", torch.ops.roipool, torch.device("cpu"))
 
 
+class RaisesRuntimeErrors:
+    """An operator whose native kernel's exceptions arrive as from torch 2.15 on: as RuntimeErrors of the same words."""
+
+    def __init__(self, op: Any) -> None:
+        self.op = op
+        self.name = op.name
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            return self.op(*arguments, **keywords)
+        except ValueError as error:
+            raise RuntimeError(str(error)) from None
+
+
 def same_bits(a: Tensor, b: Tensor) -> bool:
     """torch.equal, but NaN equals itself and the two zeros differ. On any devices."""
     a, b = a.cpu(), b.cpu()

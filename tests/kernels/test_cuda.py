@@ -10,7 +10,7 @@ import torch
 from support import DTYPES, assert_same_bits, channels_last, contiguous, features, random_rois
 
 import roipool
-from roipool import _library
+from roipool import _ops
 
 ops = torch.ops.roipool
 
@@ -163,7 +163,7 @@ def test_compute_sanitizer_finds_nothing(cuda, tool):
 # ---- Without it.
 
 
-@pytest.mark.skipif(_library.cuda_is_loaded, reason="the CUDA kernels are there")
+@pytest.mark.skipif(_ops.cuda_is_loaded, reason="the CUDA kernels are there")
 def test_a_cuda_tensor_without_cuda_kernels_is_told_so():
     cuda_key = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
     for op in [ops.roi_pool, ops.roi_pool_with_argmax]:

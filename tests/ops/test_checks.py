@@ -2,8 +2,10 @@
 
 import pytest
 import torch
-from support import to_device
+from support import RaisesRuntimeErrors, to_device
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from roipool._ops.autograd import call_below_autograd
 
 ops = torch.ops.roipool
 X = torch.zeros(2, 3, 4, 5)
@@ -133,6 +135,34 @@ def test_fake_kernels_refuse_the_same_in_the_same_words(op, arguments, message):
         with pytest.raises(ValueError) as caught:  # noqa: PT011
             getattr(ops, op)(*fake)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("op", "arguments", "message"), MISUSE)
+def test_refusals_may_arrive_as_runtime_errors(op, arguments, message):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        call_below_autograd(RaisesRuntimeErrors(getattr(ops, op).default), *arguments)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("a driver must be installed, got none"), RuntimeError),
+        (RuntimeError("std::bad_alloc"), MemoryError),
+        (NotImplementedError("input must be a 4-D tensor (N, C, H, W), got shape (3, 4, 5)"), NotImplementedError),
+    ],
+)
+def test_other_errors_are_passed_on(error, expected):
+    """Even where an argument should have been refused."""
+
+    def op(*_):
+        raise error
+
+    op.name = ops.roi_pool.default.name
+    with pytest.raises(expected) as caught:
+        call_below_autograd(op, X[0], ROIS, 2, 2, 1.0)
+    assert type(caught.value) is expected
+    assert str(caught.value) == str(error)
 
 
 def test_the_largest_map_is_taken(backend):

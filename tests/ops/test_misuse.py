@@ -3,15 +3,19 @@
 What is merely of a wrong shape, dtype or size is in the tables of test_library.py and test_multiscale.py.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
-from support import assert_same_bits, features, random_rois
+from support import RaisesRuntimeErrors, assert_same_bits, features, random_rois
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
 import roipool
 from roipool import reference
+from roipool._ops import out
+from roipool._ops.autograd import call_below_autograd
 
 ops = torch.ops.roipool
 
@@ -167,6 +171,21 @@ def test_storage_that_was_made_smaller(op, name):
     view.untyped_storage().resize_(4 * tensor.numel())
     with pytest.raises(ValueError, match=f"of which it needs {8 * tensor.numel()} bytes, got {4 * tensor.numel()}"):
         op(**put(op, name, view))
+
+
+@pytest.mark.parametrize(("op", "name"), TENSORS)
+def test_refusals_of_memory_may_arrive_as_runtime_errors(monkeypatch, op, name):
+    freed = get(op, name).clone()
+    freed.untyped_storage().resize_(3)
+    *arguments, last = put(op, name, freed).values()
+    refusal = pytest.raises(ValueError, match=r"must lie within its storage, of which it needs .* bytes, got 3$")
+    if op is ops.roi_pool.out:
+        monkeypatch.setattr(out, "ops", SimpleNamespace(roi_pool=SimpleNamespace(out=RaisesRuntimeErrors(op))))
+        with refusal:
+            out.write_new_version(*arguments, out=last)
+    else:
+        with refusal:
+            call_below_autograd(RaisesRuntimeErrors(op), *arguments, last)
 
 
 def test_what_is_empty_needs_no_storage():

@@ -4,11 +4,14 @@ import pytest
 import torch
 from pyramid import PYRAMID, boxes_of, maps_of
 from support import (
+    RaisesRuntimeErrors,
     channels_last,
     contiguous,
     to_device,
 )
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from roipool._ops.autograd import call_below_autograd
 
 ops = torch.ops.roipool
 
@@ -123,6 +126,13 @@ def test_misuse_is_one_clear_error(backend, op, message, arguments):
 def test_fake_kernels_refuse_the_same_in_the_same_words(op, message, arguments):
     with FakeTensorMode() as mode, pytest.raises(ValueError) as caught:  # noqa: PT011
         getattr(ops, op)(*torch.utils._pytree.tree_map_only(torch.Tensor, mode.from_tensor, arguments))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("op", "message", "arguments"), CASES)
+def test_refusals_may_arrive_as_runtime_errors(op, message, arguments):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        call_below_autograd(RaisesRuntimeErrors(getattr(ops, op).default), *arguments)
     assert str(caught.value) == message
 
 

@@ -33,8 +33,8 @@ for version in "${versions[@]}"; do
   "$environment/bin/pip" install -q --no-cache-dir "torch==$version" "$wheel" \
     pytest hypothesis numpy onnx onnxruntime onnxscript &> "$log"
   facts=$("$environment/bin/python" -c '
-import platform, torch, roipool._library
-kernels = "loaded" if roipool._library.cuda_is_loaded else "none: a torch without CUDA"
+import platform, torch, roipool._ops
+kernels = "loaded" if roipool._ops.cuda_is_loaded else "none: a torch without CUDA"
 print(f"| {torch.__version__} | {platform.python_version()} | {kernels} |")')
   # The CUDA kernels on the host are compiled by the tests: they are not what is in the wheel.
   PATH="$environment/bin:$PATH" "$environment/bin/pytest" -q -rfE -p no:cacheprovider -k "not cuda_host" \

@@ -1,20 +1,34 @@
 """Bugs in derivatives and batching rules."""
 
-from bugs.bug import AUTOGRAD, COMPILE, DERIVATIVES, FUNC, FUNCTIONS, MULTISCALE_AUTOGRAD, OUT, VMAP, Bug
+from bugs.bug import (
+    AUTOGRAD,
+    CHECKED,
+    CHECKS_PY,
+    COMPILE,
+    DERIVATIVES,
+    FUNC,
+    FUNCTIONS,
+    MISUSE,
+    MULTISCALE_AUTOGRAD,
+    OUT,
+    OUT_PY,
+    VMAP,
+    Bug,
+)
 
 BUGS = [
     # ---- Derivatives.
     Bug(
         "no second derivatives",
         FUNCTIONS,
-        "        torch.is_grad_enabled()\n        or forward_ad",
-        "        forward_ad",
+        "        torch.is_grad_enabled()\n        or is_forward",
+        "        is_forward",
         DERIVATIVES,
     ),
     Bug(
         "no tangents of a gradient",
         FUNCTIONS,
-        "        or forward_ad._current_level >= 0\n",
+        "        or is_forward_mode_active()\n",
         "",
         (f"{AUTOGRAD}::test_tangent_of_a_gradient_by_hand", *DERIVATIVES),
     ),
@@ -28,7 +42,7 @@ BUGS = [
     Bug(
         "no tangents",
         FUNCTIONS,
-        "return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None",
+        "return is_forward_mode_active() and forward_ad.unpack_dual(tensor).tangent is not None",
         "return False",
         DERIVATIVES,
     ),
@@ -49,36 +63,36 @@ BUGS = [
     Bug(
         "only the first map has derivatives",
         FUNCTIONS,
-        "    if any(_is_differentiated(input) for input in inputs):\n        return apply",
-        "    if _is_differentiated(inputs[0]):\n        return apply",
+        "if any(map(is_differentiated, family.spread(maps))):\n            return apply",
+        "if is_differentiated(family.spread(maps)[0]):\n            return apply",
         (f"{MULTISCALE_AUTOGRAD}::test_maps_that_need_no_gradient_get_none",),
     ),
     Bug(
         "only the first map has derivatives, beside argmax",
         FUNCTIONS,
-        "    if any(_is_differentiated(input) for input in inputs):\n        output, argmax = apply",
-        "    if _is_differentiated(inputs[0]):\n        output, argmax = apply",
+        "if any(map(is_differentiated, family.spread(maps))):\n            output, argmax = apply",
+        "if is_differentiated(family.spread(maps)[0]):\n            output, argmax = apply",
         (f"{MULTISCALE_AUTOGRAD}::test_maps_that_need_no_gradient_get_none",),
     ),
     Bug(
         "a gradient of None",
         FUNCTIONS,
-        "        if grad_output is None:\n            return None, None, None, None, None\n",
+        "        if grad_output is None:\n            return (None,) * len(ctx.needs_input_grad)\n",
         "",
         (f"{MULTISCALE_AUTOGRAD}::test_no_gradient_comes_of_none",),
     ),
     Bug(
         "a gradient of None for a pyramid",
         FUNCTIONS,
-        "return (None,) * (6 + len(ctx.map_sizes[1]))",
+        "return (None,) * len(ctx.needs_input_grad)",
         "return (None,) * 7",
         (f"{MULTISCALE_AUTOGRAD}::test_no_gradient_comes_of_none",),
     ),
     Bug(
         "the modes of the caller are forgotten",
         FUNCTIONS,
-        "with torch.set_grad_enabled(grad_enabled), forward_ad._set_fwd_grad_enabled(forward_grad_enabled):",
-        "with torch.set_grad_enabled(True), forward_ad._set_fwd_grad_enabled(True):",
+        "with torch.set_grad_enabled(grad_enabled), set_forward_mode_enabled(forward_grad_enabled):",
+        "with torch.set_grad_enabled(True), set_forward_mode_enabled(True):",
         DERIVATIVES,
     ),
     Bug(
@@ -90,17 +104,39 @@ BUGS = [
     ),
     Bug(
         "an out that requires a gradient",
-        FUNCTIONS,
-        "refuse_derivatives(*arguments, out)\n    with torch._C._Auto",
-        "refuse_derivatives(*arguments)\n    with torch._C._Auto",
+        OUT_PY,
+        "refuse_derivatives(*arguments, out)\n    with BelowAutograd",
+        "refuse_derivatives(*arguments)\n    with BelowAutograd",
         (OUT,),
     ),
     Bug(
         "inference tensors are written to",
-        FUNCTIONS,
+        OUT_PY,
         "if out.is_inference() and not torch.is_inference_mode_enabled():",
         "if False:",
         (OUT,),
+    ),
+    # ---- Exceptions, which arrive as RuntimeErrors from torch 2.15 on.
+    Bug(
+        "a refusal that stays a RuntimeError",
+        FUNCTIONS,
+        "return ValueError(str(error))",
+        "return error",
+        (f"{CHECKED}::test_refusals_may_arrive_as_runtime_errors",),
+    ),
+    Bug(
+        "any RuntimeError beside refused arguments is a refusal",
+        FUNCTIONS,
+        'if str(error).partition(", got ")[0] == str(refusal).partition(", got ")[0]:',
+        "if True:",
+        (f"{CHECKED}::test_other_errors_are_passed_on",),
+    ),
+    Bug(
+        "a refusal of freed memory stays a RuntimeError",
+        CHECKS_PY,
+        "if needed_bytes > num_bytes:",
+        "if False:",
+        (f"{MISUSE}::test_refusals_of_memory_may_arrive_as_runtime_errors",),
     ),
     # ---- Batching rules.
     Bug("an image of the next problem", VMAP, "(index >= 0) & (index < num_images)", "index >= 0", (FUNC,)),
@@ -122,16 +158,16 @@ BUGS = [
     Bug(
         "the first map decides for all",
         VMAP,
-        "all(dim is None for dim in inputs_dims)",
-        "inputs_dims[0] is None",
+        "all(dim is None for dim in map_dims)",
+        "map_dims[0] is None",
         (f"{MULTISCALE_AUTOGRAD}::test_vmap",),
     ),
     Bug(
         "an argmax that is not mapped",
         VMAP,
-        "    output = ops.roi_pool_gather.default(*folded, fold(argmax, in_dims[2], problems))",
-        "    output = ops.roi_pool_gather.default(*folded, argmax.flatten(0, -4) if in_dims[2] == 0 else "
-        "argmax.repeat_interleave(problems, 0))",
+        "output = op(*folded, fold(argmax, dims[2], info.batch_size), *others)",
+        "output = op(*folded, argmax.flatten(0, -4) if dims[2] == 0 else "
+        "argmax.repeat_interleave(info.batch_size, 0), *others)",
         (FUNC,),
     ),
 ]

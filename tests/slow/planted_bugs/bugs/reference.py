@@ -14,8 +14,8 @@ BUGS = [
     Bug(
         "reference: the first NaN",
         REFERENCE_PY,
-        "cells.shape[-1] - 1 - cells.isnan().int().flip(-1).argmax(-1)",
-        "cells.isnan().int().argmax(-1)",
+        "values.shape[-1] - 1 - values.isnan().int().flip(-1).argmax(-1)",
+        "values.isnan().int().argmax(-1)",
         (REFERENCE, GOLDEN),
     ),
     Bug(
@@ -49,15 +49,15 @@ BUGS = [
     Bug(
         "reference: batch indices are rounded down",
         REFERENCE_PY,
-        "index = rois[:, 0].trunc()",
-        "index = rois[:, 0].floor()",
+        "batch_index = rois[:, 0].trunc()",
+        "batch_index = rois[:, 0].floor()",
         (REFERENCE, GOLDEN),
     ),
     Bug(
         "reference: integer boxes as they are",
         REFERENCE_PY,
-        "    rois = rois_of(boxes, input)\n    rois = rois.to(torch.promote_types(rois.dtype, torch.float32))",
-        "    rois = rois_of(boxes, input)\n    rois = rois.to(torch.promote_types(rois.dtype, torch.float16))",
+        "convert_boxes_to_rois(boxes, input)\n    rois = rois.to(torch.promote_types(rois.dtype, torch.float32))",
+        "convert_boxes_to_rois(boxes, input)\n    rois = rois.to(torch.promote_types(rois.dtype, torch.float16))",
         (REFERENCE, GOLDEN),
     ),
     Bug("reference: bounds without 1e-6", REFERENCE_PY, ".log2() + 1e-6)", ".log2())", LEVELS),
