@@ -1,4 +1,4 @@
-"""ROI max pooling for PyTorch: the operators, their modules, and the reference that says what they compute."""
+"""roipool max-pools regions of interest in PyTorch, by functions and modules; its reference says what they compute."""
 
 from roipool import _ops as _ops  # first, since nothing works without the native library
 from roipool import mxnet, reference

@@ -1,4 +1,4 @@
-"""Sharding: importing this module lets :class:`torch.distributed.tensor.DTensor` through :func:`roipool.roi_pool`.
+"""Shards: importing this module lets :class:`torch.distributed.tensor.DTensor` through :func:`roipool.roi_pool`.
 
     import roipool.distributed
 

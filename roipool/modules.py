@@ -1,4 +1,4 @@
-"""The functions as modules."""
+"""Wraps the functions in modules."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Export to ONNX: :func:`roipool.roi_pool` as the standard operator ``MaxRoiPool``.
+"""Exports :func:`roipool.roi_pool` to ONNX as the standard operator ``MaxRoiPool``.
 
     import roipool.onnx
 

@@ -1,4 +1,4 @@
-"""Derivatives of the operators: what runs at their Autograd key.
+"""Differentiates the operators: here are the kernels at their Autograd key.
 
 With g the gather at argmax and s the scatter to argmax (roi_pool_gather and roi_pool_backward, both linear):
 
@@ -97,12 +97,12 @@ def is_plain_call() -> bool:
     )
 
 
-# ---- Functions within transforms of torch.func.
+# ---- Functions, within transforms of torch.func and without.
 
-# The methods that hold the derivatives of a Function.
-DERIVATIVES = ("forward", "setup_context", "backward", "jvp")
+# The methods that make up a Function.
+METHODS = ("forward", "setup_context", "backward", "jvp")
 
-# Within apply_function(), under transforms: whether its caller has reverse and forward mode enabled.
+# Holds, within apply_function() and under transforms, whether its caller has reverse and forward mode enabled.
 _caller = threading.local()
 
 
@@ -128,7 +128,7 @@ def call_in_forward(op: Callable[..., Any], *arguments: Any) -> Any:
 @cache
 def make_single_level(function: type[Function]) -> Any:
     """Puts the derivatives of a Function in the class that PyTorch itself makes for one level of transforms."""
-    methods = {name: staticmethod(getattr(function, name)) for name in DERIVATIVES}
+    methods = {name: staticmethod(getattr(function, name)) for name in METHODS}
     return type(function.__name__, (SingleLevelFunction,), methods)
 
 
@@ -299,8 +299,8 @@ def make_gather_function(family: Family, name: str) -> type[Function]:
     return make_function(name, forward, setup_context, backward, jvp)
 
 
-def make_function(name: str, *derivatives: Callable[..., Any]) -> type[Function]:
-    methods = dict(zip(DERIVATIVES, map(staticmethod, derivatives), strict=True))
+def make_function(name: str, *functions: Callable[..., Any]) -> type[Function]:
+    methods = dict(zip(METHODS, map(staticmethod, functions), strict=True))
     function: type[Function] = type(name, (Function,), methods)
     return function
 

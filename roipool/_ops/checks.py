@@ -1,4 +1,4 @@
-"""Every refusal of an argument that Python makes, one sentence each.
+"""Refuses arguments: every refusal that Python makes is here, one sentence each.
 
 The first part is for the functions that users call: what is no tensor, no number, or a tensor of another dtype is a
 TypeError. The second part repeats the checks of the native operators, so that an argument is refused in the same words

@@ -1,4 +1,4 @@
-"""The operators' fake kernels: their checks, then results of the right size, dtype and strides, without values.
+"""Gives the operators fake kernels: checks, then results of the right size, dtype and strides, without values.
 
 torch.compile, export and meta tensors go by them.
 """

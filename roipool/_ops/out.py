@@ -1,4 +1,4 @@
-"""roi_pool with out=: what the operator roi_pool.out does above its native kernel, and what leads up to it."""
+"""Serves roi_pool's out=: the call of the operator roi_pool.out, and its kernels above the native one."""
 
 from typing import Any
 

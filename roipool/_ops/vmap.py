@@ -1,4 +1,4 @@
-"""Batching rules of the operators: what torch.func.vmap does with them.
+"""Gives the operators their batching rules, which say what torch.func.vmap does with them.
 
 A mapped dimension becomes part of the batch. B mapped problems of N images and K regions each make one problem of B * N
 images and B * K regions, in which the regions of problem b lie in the images from b * N on:
