@@ -158,6 +158,10 @@ def is_differentiated(tensor: Tensor | None) -> bool:
     return is_forward_mode_active() and forward_ad.unpack_dual(tensor).tangent is not None
 
 
+def is_any_differentiated(tensors: Sequence[Tensor]) -> bool:
+    return any(map(is_differentiated, tensors))
+
+
 # ---- The Functions, for one map and for a pyramid of maps.
 
 
@@ -169,6 +173,8 @@ class Family:
     its level arguments, by which the level of a region is found: spatial_scales, canonical_scale, canonical_level.
     """
 
+    is_differentiated: Callable[[Any], bool]
+
     def __init__(self, name: str, is_pyramid: bool) -> None:
         self.name = name
         self.is_pyramid = is_pyramid
@@ -177,6 +183,7 @@ class Family:
         self.backward = getattr(ops, f"{name}_backward").default
         self.gather = getattr(ops, f"{name}_gather").default
         self.num_level_arguments = 3 if is_pyramid else 0
+        self.is_differentiated = is_any_differentiated if is_pyramid else is_differentiated
 
     def spread(self, maps: Any) -> Sequence[Tensor]:
         """Returns, one by one, the maps that an operator takes or the gradients that it returns."""
@@ -319,13 +326,13 @@ def make_kernels(family: Family, name: str) -> dict[str, Callable[..., Any]]:
     gather_function = make_gather_function(family, f"{name}GatherFunction")
 
     def forward(maps: Any, *others: Any) -> Tensor:
-        if any(map(is_differentiated, family.spread(maps))):
+        if family.is_differentiated(maps):
             return apply_function(forward_function, *family.spread(maps), *others)[0]
         output: Tensor = call_below_autograd(family.forward, maps, *others)
         return output
 
     def forward_with_argmax(maps: Any, *others: Any) -> tuple[Tensor, Tensor]:
-        if any(map(is_differentiated, family.spread(maps))):
+        if family.is_differentiated(maps):
             output, argmax = apply_function(forward_function, *family.spread(maps), *others)
         else:
             output, argmax = call_below_autograd(family.forward_with_argmax, maps, *others)

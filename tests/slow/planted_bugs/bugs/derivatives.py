@@ -63,14 +63,14 @@ BUGS = [
     Bug(
         "only the first map has derivatives",
         FUNCTIONS,
-        "if any(map(is_differentiated, family.spread(maps))):\n            return apply",
+        "if family.is_differentiated(maps):\n            return apply",
         "if is_differentiated(family.spread(maps)[0]):\n            return apply",
         (f"{MULTISCALE_AUTOGRAD}::test_maps_that_need_no_gradient_get_none",),
     ),
     Bug(
         "only the first map has derivatives, beside argmax",
         FUNCTIONS,
-        "if any(map(is_differentiated, family.spread(maps))):\n            output, argmax = apply",
+        "if family.is_differentiated(maps):\n            output, argmax = apply",
         "if is_differentiated(family.spread(maps)[0]):\n            output, argmax = apply",
         (f"{MULTISCALE_AUTOGRAD}::test_maps_that_need_no_gradient_get_none",),
     ),
