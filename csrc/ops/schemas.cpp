@@ -1,5 +1,5 @@
-// The operators' schemas. Their kernels register themselves per device; autograd and fake kernels come from Python
-// (roipool/_library.py), since the stable ABI has neither.
+// The operators' schemas. Their kernels are registered by each device; derivatives and fake kernels come from Python
+// (roipool/_ops), since the stable ABI has neither.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(roipool, m) {
@@ -17,7 +17,7 @@ STABLE_TORCH_LIBRARY(roipool, m) {
       " SymInt width) -> Tensor");
   m.def("roi_pool_gather(Tensor input, Tensor rois, Tensor argmax) -> Tensor");
 
-  // The same for a feature pyramid: each region is pooled from one of the levels.
+  // The operators for a feature pyramid: each region is pooled from one of the levels.
   m.def(
       "multiscale_roi_pool(Tensor[] inputs, Tensor rois, SymInt pooled_height, SymInt pooled_width,"
       " float[] spatial_scales, float canonical_scale, int canonical_level) -> Tensor");

@@ -49,11 +49,16 @@ class Bug(NamedTuple):
     on_cuda_host: bool = False  # whether the CUDA kernels, executed on the host, have it as well: found there, too
 
 
-GEOMETRY = "csrc/roi_geometry.h"
-KERNEL_CPP = "csrc/cpu/roi_pool_kernel.cpp"
-LANES = "csrc/cpu/inner_loops.h"
-LOOPS = "csrc/cpu/inner_loops_impl.h"
-OP = "csrc/roi_pool_op.h"
+# ---- The files that bugs are planted in.
+
+GEOMETRY, PROBLEM, DTYPES = "csrc/geometry.h", "csrc/problem.h", "csrc/dtypes.h"
+CHECKS_H, TENSORS_H, OPERATORS_H = "csrc/ops/checks.h", "csrc/ops/tensors.h", "csrc/ops/operators.h"
+REGIONS, SCAN, WRITER = "csrc/cpu/regions.h", "csrc/cpu/scan_channel.h", "csrc/cpu/streaming_writer.h"
+GROUPS, GROUP_FORWARD = "csrc/cpu/channel_groups.h", "csrc/cpu/forward_channel_groups.h"
+ROW_FORWARD, FORWARD_PLAN = "csrc/cpu/forward_rows.h", "csrc/cpu/forward.h"
+BACKWARD, BACKWARD_PLAN = "csrc/cpu/backward.cpp", "csrc/cpu/backward.h"
+ORDER, PACK, UNPACK = "csrc/cpu/simd/order.h", "csrc/cpu/simd/pack.h", "csrc/cpu/simd/unpack.h"
+POOL_BINS, POOL_ROWS = "csrc/cpu/simd/pool_bins.h", "csrc/cpu/simd/pool_rows.h"
 FAKE_PY, CHECKS_PY, OUT_PY = "roipool/_ops/fake.py", "roipool/_ops/checks.py", "roipool/_ops/out.py"
 FUNCTIONS, VMAP = "roipool/_ops/autograd.py", "roipool/_ops/vmap.py"
 CALL, MODULE = "roipool/functional.py", "roipool/modules.py"

@@ -1,6 +1,6 @@
 """Bugs in what interprets coordinates."""
 
-from bugs.bug import AGAINST_REFERENCE, FUNCTIONAL, GEOMETRY, KERNELS, LEVELS, OP, Bug
+from bugs.bug import AGAINST_REFERENCE, FUNCTIONAL, GEOMETRY, KERNELS, LEVELS, OPERATORS_H, Bug
 
 BUGS = [
     # ---- Coordinates.
@@ -12,22 +12,22 @@ BUGS = [
     Bug(
         "a bin's start is rounded once more",
         GEOMETRY,
-        "static_cast<int32_t>(std::floor(static_cast<T>(p) * bin)) + start",
-        "static_cast<int32_t>(std::floor(static_cast<T>(p) * bin + start))",
+        "static_cast<int32_t>(std::floor(static_cast<T>(index) * bin_size)) + start",
+        "static_cast<int32_t>(std::floor(static_cast<T>(index) * bin_size + start))",
         KERNELS,
     ),
     Bug(
         "a bin's end is rounded once more",
         GEOMETRY,
-        "static_cast<int32_t>(std::ceil(static_cast<T>(p + 1) * bin)) + start",
-        "static_cast<int32_t>(std::ceil(static_cast<T>(p + 1) * bin + start))",
+        "static_cast<int32_t>(std::ceil(static_cast<T>(index + 1) * bin_size)) + start",
+        "static_cast<int32_t>(std::ceil(static_cast<T>(index + 1) * bin_size + start))",
         KERNELS,
     ),
     Bug(
         "a bin's end is exact",
         GEOMETRY,
-        "std::ceil(static_cast<T>(p + 1) * bin)",
-        "std::ceil(static_cast<double>(p + 1) * bin)",
+        "std::ceil(static_cast<T>(index + 1) * bin_size)",
+        "std::ceil(static_cast<double>(index + 1) * bin_size)",
         KERNELS,
     ),
     Bug(
@@ -90,10 +90,16 @@ BUGS = [
     ),
     Bug(
         "bounds of float64 for float32 boxes",
-        OP,
+        OPERATORS_H,
         "problem.rois_are_double ? level_bound<double> : level_bound<float>",
         "level_bound<double>",
         LEVELS,
     ),
-    Bug("the first level is rounded down", OP, "std::nearbyint(-std::log2(", "std::floor(-std::log2(", LEVELS),
+    Bug(
+        "the first level is rounded down",
+        OPERATORS_H,
+        "std::nearbyint(-std::log2(",
+        "std::floor(-std::log2(",
+        LEVELS,
+    ),
 ]
