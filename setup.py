@@ -35,8 +35,11 @@ except ImportError as error:
         "--no-build-isolation, and pip brings what the build needs)"
     ) from None
 
-# The oldest of each to build with. For torch it is also the oldest to run on: that whose stable ABI the library needs,
-# whatever torch it is built beside.
+if sys.platform == "win32":
+    raise SystemExit("roipool needs the vector extensions of GCC and Clang: on Windows, build it in WSL")
+
+# The oldest of each to build with. That of torch is also the oldest to run on, whatever torch the library is built
+# beside, because its stable ABI is all that the library needs.
 OLDEST = {torch: (2, 10), pybind11: (2, 13), setuptools: (77,)}
 for module, oldest in OLDEST.items():
     if tuple(int(number) for number in re.findall(r"\d+", module.__version__)[:2]) < oldest:
@@ -52,8 +55,6 @@ SANITIZERS = os.environ.get("ROIPOOL_SANITIZE")
 
 
 def compile_flags() -> list[str]:
-    if sys.platform == "win32":
-        return ["/O2", "/fp:precise"]
     flags = ["-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden"]
     if WERROR:
         flags += ["-Wall", "-Wextra", "-Werror", *torch_headers_as_system()]
@@ -63,12 +64,12 @@ def compile_flags() -> list[str]:
 
 
 def torch_headers_as_system() -> list[str]:
-    """torch's own headers are not ours to warn about."""
+    """Tells the compiler not to warn about torch's own headers."""
     return [flag for path in cpp_extension.include_paths() for flag in ["-isystem", path]]
 
 
 def sources(folder: str, suffix: str) -> list[str]:
-    """The files of a folder of csrc/, and of the folders in it."""
+    """Lists the files of a folder of csrc/, and of the folders in it."""
     return sorted(glob(f"csrc/{folder}/**/*{suffix}", recursive=True))
 
 
@@ -76,12 +77,12 @@ def sources(folder: str, suffix: str) -> list[str]:
 
 
 def cuda_headers() -> list[str]:
-    """Every header that a CUDA source may include."""
+    """Lists every header that a CUDA source may include."""
     return [*sorted(glob("csrc/*.h")), *sources("ops", ".h"), *sources("cuda", ".h"), *sources("cuda", ".cuh")]
 
 
 def ask_nvcc(nvcc: Path | str, pattern: str, *arguments: str) -> list[str]:
-    """What matches in its answer. An nvcc that is there but broken is an error, not a build without CUDA kernels."""
+    """Returns what matches in nvcc's answer. An nvcc that is broken is an error, not a build without CUDA kernels."""
     command = [str(nvcc), *arguments]
     try:
         run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
@@ -99,7 +100,7 @@ def ask_nvcc(nvcc: Path | str, pattern: str, *arguments: str) -> list[str]:
 
 
 def find_nvcc() -> Path | None:
-    """nvcc in its toolkit. The one on PATH is asked where that is: it may be a script that calls another."""
+    """Returns nvcc in its toolkit. The one on PATH is asked where that is, as it may be a script that calls another."""
     if os.environ.get("ROIPOOL_CUDA") == "0":
         return None
     home = os.environ.get("CUDA_HOME")
@@ -125,7 +126,7 @@ def cuda_architectures(nvcc: Path) -> list[str]:
 
 
 def cuda_extension(nvcc: Path):
-    """roipool._C_cuda: the CUDA kernels, a library to itself, because only a torch with CUDA can load it.
+    """Describes roipool._C_cuda: the CUDA kernels, a library to itself, because only a torch with CUDA can load it.
 
     It needs no such torch to be built beside, only the toolkit. cpp_extension would not look for one beside a torch
     without CUDA, and would insist on the version that a torch with CUDA was built with; through the stable ABI, with
@@ -137,9 +138,9 @@ def cuda_extension(nvcc: Path):
     os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(cuda_architectures(nvcc))
     threads = os.environ.get("MAX_JOBS") or str(os.cpu_count())
     flags = ["-O3", "-fmad=false", "-Xcompiler=-fvisibility=hidden", f"--threads={threads}"]
-    # Nothing tells ninja which headers nvcc has read, beside a torch without CUDA: another command line does.
-    headers = [Path(path) for path in cuda_headers()]
-    flags.append(f"-DROIPOOL_HEADERS={hashlib.sha256(b''.join(path.read_bytes() for path in headers)).hexdigest()}")
+    # Tells ninja by another command line that a header has changed: beside a torch without CUDA, nothing else does.
+    headers = b"".join(Path(path).read_bytes() for path in cuda_headers())
+    flags.append(f"-DROIPOOL_HEADERS={hashlib.sha256(headers).hexdigest()}")
     if WERROR:
         flags += ["-Werror=all-warnings", "-Xcompiler=-Wall,-Wextra,-Werror", *torch_headers_as_system()]
         flags += ["-Xptxas=--warn-on-spills,--warn-on-local-memory-usage"]
@@ -149,7 +150,7 @@ def cuda_extension(nvcc: Path):
         include_dirs=[os.path.abspath("csrc")],
         define_macros=[*DEFINES, ("USE_CUDA", None)],
         extra_compile_args={"cxx": [], "nvcc": flags},
-        # A torch with CUDA resolves what libtorch.so alone does not have, once it is loaded.
+        # Links libtorch.so alone. What it does not have, a torch with CUDA resolves when it loads the library.
         extra_link_args=[
             *["-Wl,--no-as-needed", "-ltorch", "-Wl,--as-needed"],
             *[f"-L{home}/lib64", f"-L{home}/lib", "-lcudart_static", "-ldl", "-lrt", "-lpthread"],
@@ -161,7 +162,7 @@ def cuda_extension(nvcc: Path):
 
 
 def cpu_extension(nvcc: Path | None):
-    """roipool._C: the pybind11 module, the schemas and the CPU kernels in one shared object."""
+    """Describes roipool._C: the pybind11 module, the schemas and the CPU kernels in one shared object."""
     defines = list(DEFINES)
     if nvcc:
         (version, *_) = ask_nvcc(nvcc, r"release ([\d.]+)", "--version")
@@ -175,7 +176,7 @@ def cpu_extension(nvcc: Path | None):
         extra_compile_args=compile_flags(),
         depends=[*glob("csrc/*.h"), *sources("ops", ".h"), *sources("cpu", ".h")],
     )
-    # CppExtension also links c10 and torch_python, which a library on the stable ABI has no business with.
+    # Leaves out c10 and torch_python, which CppExtension links, and which a library on the stable ABI does not need.
     extension.libraries = ["torch", "torch_cpu"]
     if SANITIZERS:
         extension.extra_link_args = [f"-fsanitize={SANITIZERS}"]
@@ -186,14 +187,14 @@ class BuildRoipool(BuildExtension):
     def build_extensions(self) -> None:
         compiler = cpp_extension.get_cxx_compiler()
         program = next(iter(shlex.split(compiler)), "")  # CXX may be "ccache c++"
-        if sys.platform != "win32" and shutil.which(program) is None:
+        if shutil.which(program) is None:
             raise SystemExit(f"roipool needs a C++ compiler, and {compiler!r} is not there: install one, or set CXX")
         super().build_extensions()
 
 
 nvcc = find_nvcc()
 with tempfile.TemporaryDirectory(prefix="roipool-") as scratch:
-    # A wheel is built outside the tree, which may be read-only, used by another build, or hold what an older one left.
+    # Builds a wheel outside the tree, which may be read-only, used by another build, or hold what an older one left.
     outside = {"build": {"build_base": scratch}, "egg_info": {"egg_base": scratch}}
     setuptools.setup(
         ext_modules=[cpu_extension(nvcc), *([cuda_extension(nvcc)] if nvcc else [])],

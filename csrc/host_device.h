@@ -2,7 +2,7 @@
 #pragma once
 
 #if !defined(__GNUC__)
-#error "roipool needs the vector extensions of GCC and Clang: build it with one of them, on Linux or macOS."
+#error "roipool needs the vector extensions of GCC and Clang: build it with one of them."
 #endif
 
 // Inlines a function wherever it is called, so that no object file leaves a copy behind. The files of cpu/simd/ are
