@@ -87,10 +87,12 @@ template <int64_t kBinElements, typename sum_t>
 void add_run(const Task& task, const sum_t* grads, const int32_t* argmax, int64_t length, int64_t bin_elements,
              sum_t* sums, int64_t cell_stride) {
   const int64_t step = kBinElements > 0 ? kBinElements : bin_elements;
+  const int64_t first_cell = task.first_cell;
+  const int64_t num_cells = task.num_cells;
   for (int64_t i = 0; i < length; i += step) {
     for (int64_t channel = 0; channel < step; ++channel) {
-      const int64_t cell = argmax[i + channel] - task.first_cell;
-      if (cell >= 0 && cell < task.num_cells) {
+      const int64_t cell = argmax[i + channel] - first_cell;
+      if (cell >= 0 && cell < num_cells) {
         sums[cell * cell_stride + channel] += grads[i + channel];
       }
     }

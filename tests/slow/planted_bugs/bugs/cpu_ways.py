@@ -134,15 +134,15 @@ BUGS = [
     Bug(
         "a negative cell gets a gradient",
         BACKWARD,
-        "if (cell >= 0 && cell < task.num_cells) {",
-        "if (cell < task.num_cells) {",
+        "if (cell >= 0 && cell < num_cells) {",
+        "if (cell < num_cells) {",
         (f"{EDGE_CASES}::test_argmax_that_is_no_cell_is_ignored", *KERNELS),
     ),
     Bug(
         "the first cell of the next part gets a gradient",
         BACKWARD,
-        "if (cell >= 0 && cell < task.num_cells) {",
-        "if (cell >= 0 && cell <= task.num_cells) {",
+        "if (cell >= 0 && cell < num_cells) {",
+        "if (cell >= 0 && cell <= num_cells) {",
         (f"{EDGE_CASES}::test_argmax_that_is_no_cell_is_ignored", *KERNELS),
     ),
     Bug(
