@@ -1,5 +1,6 @@
 #include "cuda_runtime.h"
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -52,9 +53,32 @@ constexpr const char* kNames[] = {"nothing", "__syncthreads", "__syncwarp", "a v
   std::abort();
 }
 
-// A thread of the block.
+// Where a fiber, or the scheduler, goes on. The first switch to a fiber goes by its ucontext; all others go by setjmp,
+// which makes no system call. AddressSanitizer does not follow setjmp from stack to stack, so that its switches all go
+// by ucontext.
+struct Context {
+  ucontext_t start;
+  jmp_buf rest;
+  bool has_run = false;
+};
+
+void switch_context(Context& from, Context& to) {
+#ifdef __SANITIZE_ADDRESS__
+  swapcontext(&from.start, &to.start);
+#else
+  from.has_run = true;
+  if (_setjmp(from.rest) == 0) {
+    if (to.has_run) {
+      _longjmp(to.rest, 1);
+    }
+    setcontext(&to.start);
+  }
+#endif
+}
+
+// Runs one thread of each block in turn.
 struct Fiber {
-  ucontext_t context;
+  Context context;
   std::unique_ptr<char[]> stack{new char[kStackBytes]};
   void* sanitizer_stack = nullptr;
   Wait wait = Wait::kNothing;
@@ -72,17 +96,11 @@ class Block {
   void run(unsigned num_threads, const std::function<void()>& thread) {
     thread_ = &thread;
     while (fibers_.size() < num_threads) {
-      fibers_.push_back(std::make_unique<Fiber>());
+      add_fiber();
     }
     num_threads_ = num_threads;
     for (unsigned i = 0; i < num_threads; ++i) {
-      Fiber& fiber = *fibers_[i];
-      fiber.wait = Wait::kNothing;
-      getcontext(&fiber.context);
-      fiber.context.uc_stack.ss_sp = fiber.stack.get();
-      fiber.context.uc_stack.ss_size = kStackBytes;
-      fiber.context.uc_link = nullptr;
-      makecontext(&fiber.context, &Block::enter, 0);
+      fibers_[i]->wait = Wait::kNothing;
     }
     std::vector<unsigned> order(num_threads);
     std::iota(order.begin(), order.end(), 0);
@@ -109,18 +127,31 @@ class Block {
     Fiber& fiber = *fibers_[current_];
     fiber.wait = wait;
     fiber.value = value;
-    leave(fiber, /*for_good=*/false);
+    leave(fiber);
     return fiber.result;
   }
 
  private:
+  void add_fiber() {
+    fibers_.push_back(std::make_unique<Fiber>());
+    ucontext_t& start = fibers_.back()->context.start;
+    getcontext(&start);
+    start.uc_stack.ss_sp = fibers_.back()->stack.get();
+    start.uc_stack.ss_size = kStackBytes;
+    start.uc_link = nullptr;
+    makecontext(&start, &Block::enter, 0);
+  }
+
+  // Runs its thread of this block, then that of the next one, and so on.
   static void enter() {
     Block& block = instance();
     __sanitizer_finish_switch_fiber(nullptr, &block.scheduler_stack_, &block.scheduler_stack_size_);
-    (*block.thread_)();
-    Fiber& fiber = *block.fibers_[block.current_];
-    fiber.wait = Wait::kExited;
-    block.leave(fiber, /*for_good=*/true);
+    for (;;) {
+      (*block.thread_)();
+      Fiber& fiber = *block.fibers_[block.current_];
+      fiber.wait = Wait::kExited;
+      block.leave(fiber);
+    }
   }
 
   void resume(unsigned i) {
@@ -129,14 +160,13 @@ class Block {
     threadIdx.x = i;
     void* fake_stack = nullptr;
     __sanitizer_start_switch_fiber(&fake_stack, fiber.stack.get(), kStackBytes);
-    swapcontext(&scheduler_, &fiber.context);
+    switch_context(scheduler_, fiber.context);
     __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
   }
 
-  void leave(Fiber& fiber, bool for_good) {
-    __sanitizer_start_switch_fiber(for_good ? nullptr : &fiber.sanitizer_stack, scheduler_stack_,
-                                   scheduler_stack_size_);
-    swapcontext(&fiber.context, &scheduler_);
+  void leave(Fiber& fiber) {
+    __sanitizer_start_switch_fiber(&fiber.sanitizer_stack, scheduler_stack_, scheduler_stack_size_);
+    switch_context(fiber.context, scheduler_);
     __sanitizer_finish_switch_fiber(fiber.sanitizer_stack, &scheduler_stack_, &scheduler_stack_size_);
   }
 
@@ -204,7 +234,7 @@ class Block {
   unsigned num_threads_ = 0;
   unsigned current_ = 0;
   const std::function<void()>* thread_ = nullptr;
-  ucontext_t scheduler_{};
+  Context scheduler_{};
   const void* scheduler_stack_ = nullptr;
   size_t scheduler_stack_size_ = 0;
   std::mt19937 random_{0};
