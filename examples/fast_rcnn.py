@@ -23,6 +23,7 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.patches import Rectangle
 from rcnn import NUM_CLASSES, ROIS, load_images
+from schedule import one_cycle
 from shapes import CLASSES, Shapes, Target
 from skimage.measure import regionprops
 from skimage.segmentation import felzenszwalb
@@ -149,7 +150,7 @@ def loss_of(model: FastRCNN, examples: list[Example]) -> Tensor:
 def train(model: FastRCNN, examples: list[Example], steps: int) -> list[float]:
     """The loss of each step."""
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=1e-2)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)
+    scheduler = one_cycle(optimizer, LEARNING_RATE, steps)
     model.train()
     losses = []
     for _ in (progress := tqdm(range(steps), desc="training")):

@@ -30,6 +30,7 @@ import torch
 import torch.distributed as dist
 import torchvision
 from compare_runs import draw_losses, make_table
+from schedule import one_cycle
 from shapes import CLASSES, Shapes, Target, collate
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -140,7 +141,7 @@ def split_batches(steps: range, batch_size: int, rank: int, world_size: int) -> 
 
 def train(model: FasterRCNN, device: torch.device, arguments: argparse.Namespace) -> History:
     optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, arguments.lr, arguments.steps, pct_start=0.1)
+    schedule = one_cycle(optimizer, arguments.lr, arguments.steps)
     # What must not change when a run is resumed; the number of processes may.
     settings = {name: getattr(arguments, name) for name in ["pooler", "steps", "batch_size", "lr", "seed", "amp"]}
     history = History()
