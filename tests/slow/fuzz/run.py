@@ -20,10 +20,13 @@ from pathlib import Path
 
 from torch.utils import cpp_extension
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from compilation import STABLE_ABI, TORCH_HEADERS, TORCH_LIBRARIES, compile_objects, cpu_sources, is_python_module
+
 HERE = Path(__file__).parent
-CSRC = HERE.parents[2] / "csrc"
+ROOT = HERE.parents[2]
 CORPUS = HERE / "corpus.zip"
-SOURCES = [HERE / "fuzz_operators.cpp", CSRC / "ops" / "schemas.cpp", *sorted((CSRC / "cpu").rglob("*.cpp"))]
 COVERED = "-fsanitize-coverage=inline-8bit-counters,pc-table"
 SANITIZED = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", COVERED]
 ENVIRONMENT = {
@@ -42,19 +45,15 @@ def clang() -> str:
 
 
 def build(folder: Path, flags: list[str]) -> Path:
-    """The fuzzer, from csrc/ compiled with these flags; it itself has no need of them."""
+    """The fuzzer, from csrc/ compiled with these flags; the fuzzer itself has no need of them."""
     compiler = clang()
-    common = ["-std=c++20", "-O2", "-g", "-ffp-contract=off", f"-I{CSRC}"]
-    common += [flag for path in cpp_extension.include_paths() for flag in ["-isystem", path]]
-    of_csrc = ["-DTORCH_TARGET_VERSION=0x020a000000000000", *flags]
-    objects = []
-    for source in SOURCES:
-        objects.append(folder / f"{source.stem}.o")
-        own = [] if source.parent == HERE else of_csrc
-        subprocess.run([compiler, *common, *own, "-c", source, "-o", objects[-1]], check=True)
+    common = ["-std=c++20", "-O2", "-g", "-ffp-contract=off", f"-I{ROOT / 'csrc'}", *TORCH_HEADERS]
+    sources = [source for source in cpu_sources(ROOT) if not is_python_module(source)]
+    objects = compile_objects([*common, STABLE_ABI, *flags], sources, folder, ROOT, compiler)
+    objects += compile_objects(common, [HERE / "fuzz_operators.cpp"], folder, ROOT, compiler)
     program = folder / "fuzz_operators"
-    libraries = [flag for path in cpp_extension.library_paths() for flag in [f"-L{path}", f"-Wl,-rpath,{path}"]]
-    link = [*libraries, "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10"]
+    paths = [f"-Wl,-rpath,{path}" for path in cpp_extension.library_paths()]
+    link = ["-Wl,--no-as-needed", *TORCH_LIBRARIES, "-lc10", *paths]
     subprocess.run([compiler, "-fsanitize=fuzzer", *flags, *objects, "-o", program, *link], check=True)
     return program
 
@@ -65,7 +64,7 @@ def report_coverage(folder: Path, corpus: Path) -> int:
     subprocess.run([program, "-runs=0", corpus], env=environment, check=True, capture_output=True)
     tools = Path(subprocess.check_output([clang(), "-print-prog-name=llvm-cov"], text=True).strip()).parent
     subprocess.run([tools / "llvm-profdata", "merge", folder / "profile", "-o", folder / "merged"], check=True)
-    command = [tools / "llvm-cov", "report", program, f"-instr-profile={folder / 'merged'}", CSRC]
+    command = [tools / "llvm-cov", "report", program, f"-instr-profile={folder / 'merged'}", ROOT / "csrc"]
     return subprocess.run(command).returncode
 
 

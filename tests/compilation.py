@@ -1,0 +1,73 @@
+"""Compiles C++ of roipool's for tests: each source once for all that needs it, and anew only where it has changed."""
+
+import hashlib
+import os
+import shlex
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch.utils import cpp_extension
+
+TORCH_HEADERS = [flag for path in cpp_extension.include_paths() for flag in ["-isystem", path]]
+TORCH_LIBRARIES = [f"-L{path}" for path in cpp_extension.library_paths()] + ["-ltorch", "-ltorch_cpu"]
+# The oldest torch whose stable ABI the library needs, as in setup.py.
+STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"
+COMPILER = os.environ.get("CXX", "c++")
+
+
+def digest_of(command: Sequence[str], files: Sequence[Path]) -> str:
+    digest = hashlib.sha256(repr(command).encode())
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def compile_object(compiler: str, flags: Sequence[str], source: Path, folder: Path, root: Path) -> Path:
+    """The object of one source, a path below `root`, where the compiler runs.
+
+    Objects are kept in `folder` under a digest of all that they were made of: the command, the source and the headers
+    that it includes. Processes may share the folder.
+    """
+    language = ["-x", "c++"] if source.suffix == ".cu" else []
+    command = [compiler, *flags, *language, "-c", str(source)]
+    name = f"{source.stem}-{digest_of([*command, torch.__version__], [])}"
+    dependencies = folder / f"{name}.d"
+
+    def finished() -> Path:
+        names = shlex.split(dependencies.read_text().replace("\\\n", " ").partition(": ")[2])
+        return folder / f"{name}-{digest_of([], [root / path for path in names])}.o"
+
+    if not dependencies.exists() or not finished().exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / f"{name}.{os.getpid()}.o"
+        subprocess.run([*command, "-MMD", "-MF", unfinished.with_suffix(".d"), "-o", unfinished], cwd=root, check=True)
+        unfinished.with_suffix(".d").rename(dependencies)
+        unfinished.rename(finished())
+    return finished()
+
+
+def compile_objects(
+    flags: Sequence[str],
+    sources: Sequence[Path],
+    folder: Path,
+    root: Path,
+    compiler: str = COMPILER,
+    jobs: int | None = None,
+) -> list[Path]:
+    """The objects of all sources, so many compilers at a time: by default as many as there are cores."""
+    with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+        compilations = [pool.submit(compile_object, compiler, flags, source, folder, root) for source in sources]
+        return [compilation.result() for compilation in compilations]
+
+
+def cpu_sources(root: Path) -> list[Path]:
+    """The sources of the CPU library, the Python module among them, as paths below the root of a checkout."""
+    found = [path.relative_to(root) for path in (root / "csrc").rglob("*.cpp")]
+    return sorted(path for path in found if "cuda" not in path.parts)
+
+
+def is_python_module(source: Path) -> bool:
+    return source.stem.endswith("module")
