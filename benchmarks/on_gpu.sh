@@ -54,7 +54,7 @@ export FORCE_CUDA=1 ROIPOOL_REQUIRE_CUDA=1 PYTHONPATH=$PWD
 step build 120 "$python" setup.py build_ext --inplace
 step machine 30 bash -c machine
 # The kernels first, the compiler's slow tests last, should the time run out.
-step tests 200 "$python" -m pytest -q -m "large or not large" \
+step tests 200 "$python" -m pytest -q -m "not slow" \
   -k "cuda and not cuda_host and not compute_sanitizer" --durations=10 \
   tests/kernels/test_cuda.py tests/kernels tests/ops tests/api \
   tests/ops/test_compile.py
