@@ -1,3 +1,9 @@
+"""Fixtures: the devices and the sets of kernels that tests run on.
+
+Tests of CUDA are collected where there is a GPU, or where ROIPOOL_REQUIRE_CUDA=1 says that there must be one; else a
+line of pytest's header says that they are left out.
+"""
+
 import os
 
 import hypothesis
@@ -12,25 +18,39 @@ from roipool import _ops
 hypothesis.settings.register_profile("roipool", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("roipool")
 
+COLLECT_CUDA = torch.cuda.is_available() or os.environ.get("ROIPOOL_REQUIRE_CUDA") == "1"
 
-def cuda_or_skip() -> torch.device:
-    if not torch.cuda.is_available():
-        # ROIPOOL_REQUIRE_CUDA=1: where there must be a GPU, its absence is no excuse
-        (pytest.fail if os.environ.get("ROIPOOL_REQUIRE_CUDA") == "1" else pytest.skip)("there is no GPU")
+
+def pytest_report_header() -> str:
+    if COLLECT_CUDA:
+        return "CUDA: tests on the GPU are collected"
+    return "CUDA: there is no GPU, so tests on it are left out (ROIPOOL_REQUIRE_CUDA=1 lets them fail instead)"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the tests that ask for the fixture `cuda`; parameters of `device` and `backend` are left out below."""
+    if not COLLECT_CUDA:
+        needs_cuda = {item: "cuda" in getattr(item, "fixturenames", []) for item in items}
+        config.hook.pytest_deselected(items=[item for item in items if needs_cuda[item]])
+        items[:] = [item for item in items if not needs_cuda[item]]
+
+
+def cuda_device() -> torch.device:
+    assert torch.cuda.is_available(), "ROIPOOL_REQUIRE_CUDA=1, but there is no GPU"
     assert _ops.cuda_is_loaded, "there is a GPU, but roipool was built without CUDA kernels"
     return torch.device("cuda", torch.cuda.current_device())
 
 
-@pytest.fixture(scope="session", params=["cpu", "cuda"])
+@pytest.fixture(scope="session", params=["cpu", "cuda"] if COLLECT_CUDA else ["cpu"])
 def device(request) -> torch.device:
     """Each device that users have: for tests of what they call."""
-    return torch.device("cpu") if request.param == "cpu" else cuda_or_skip()
+    return torch.device("cpu") if request.param == "cpu" else cuda_device()
 
 
 @pytest.fixture(scope="session")
 def cuda() -> torch.device:
-    """For tests of what only CUDA has."""
-    return cuda_or_skip()
+    """The GPU: for tests of what only CUDA has."""
+    return cuda_device()
 
 
 @pytest.fixture(scope="session")
@@ -40,11 +60,11 @@ def cuda_host(request) -> Backend:
     return Backend("cuda_host", load(build(folder)), torch.device("cpu"))
 
 
-@pytest.fixture(scope="session", params=["cpu", "cuda_host", "cuda"])
+@pytest.fixture(scope="session", params=["cpu", "cuda_host", "cuda"] if COLLECT_CUDA else ["cpu", "cuda_host"])
 def backend(request) -> Backend:
     """Each set of kernels: for tests of the operators."""
     if request.param == "cuda":
-        return Backend("cuda", torch.ops.roipool, cuda_or_skip())
+        return Backend("cuda", torch.ops.roipool, cuda_device())
     return CPU if request.param == "cpu" else request.getfixturevalue("cuda_host")
 
 

@@ -57,6 +57,20 @@ def pool_in_process(queue, x, rois, layer):
 # ---- DTensor.
 
 
+SHARDED = [  # the placements of the map and of the regions, and those of the output and of the gradient
+    (Replicate(), Replicate(), Replicate(), Replicate()),
+    (Shard(1), Replicate(), Shard(1), Shard(1)),
+    (Replicate(), Shard(0), Shard(0), Partial()),
+]
+
+
+def check_placements():
+    """Pools tensors that are sharded without communication where that can be, and redistributes others."""
+    for placements in SHARDED:
+        check_sharded(*placements)
+    check_redistributed()
+
+
 def check_sharded(input_placement, rois_placement, output_placement, grad_placement):
     import roipool.distributed
 
@@ -135,6 +149,12 @@ def train(model, batches, steps=3):
         optimizer.step()
         losses.append(loss.detach())
     return losses, grads
+
+
+def check_trainings():
+    """Trains a model in each way of data parallel training."""
+    for wrap in ["ddp", "fsdp2"]:
+        check_training(wrap)
 
 
 def check_training(wrap):

@@ -4,11 +4,10 @@ import math
 import random
 from typing import Any, NamedTuple
 
+import cached_reference
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
-
-from roipool import reference
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
@@ -144,7 +143,9 @@ def check_against_reference(backend, x, rois, output_size, spatial_scale):
     ops = backend.ops
     x, rois = x.to(backend.device), rois.to(backend.device)  # strides of a map that is dense are kept
     output, argmax = ops.roi_pool_with_argmax(x, rois, *output_size, spatial_scale)
-    expected, expected_argmax = reference.roi_pool(x.cpu(), rois.cpu(), output_size, spatial_scale, return_argmax=True)
+    expected, expected_argmax = cached_reference.roi_pool(
+        x.cpu(), rois.cpu(), output_size, spatial_scale, return_argmax=True
+    )
     assert_same_bits(output, expected)
     assert_same_bits(argmax, expected_argmax)
     assert_same_bits(ops.roi_pool(x, rois, *output_size, spatial_scale), expected)
@@ -152,7 +153,7 @@ def check_against_reference(backend, x, rois, output_size, spatial_scale):
     n, _, h, w = x.shape
     grad_output = features(output.shape, x.dtype, seed=len(rois))
     grad_input = ops.roi_pool_backward(grad_output.to(backend.device), rois, argmax, n, h, w)
-    assert_same_bits(grad_input, reference.roi_pool_backward(grad_output, rois.cpu(), expected_argmax, x.shape))
+    assert_same_bits(grad_input, cached_reference.roi_pool_backward(grad_output, rois.cpu(), expected_argmax, x.shape))
 
     assert_same_bits(ops.roi_pool_gather(x, rois, argmax), expected)
 
@@ -196,7 +197,7 @@ def check_pyramid_against_reference(backend, maps, rois, output_size, pyramid):
     maps, rois = [x.to(backend.device) for x in maps], rois.to(backend.device)
     spatial_scales, canonical_scale, canonical_level = pyramid
     canonical = {"canonical_scale": canonical_scale, "canonical_level": canonical_level}
-    expected, expected_argmax = reference.multiscale_roi_pool(
+    expected, expected_argmax = cached_reference.multiscale_roi_pool(
         [x.cpu() for x in maps], rois.cpu(), output_size, spatial_scales, **canonical, return_argmax=True
     )
     output, argmax = ops.multiscale_roi_pool_with_argmax(maps, rois, *output_size, *pyramid)
@@ -208,7 +209,7 @@ def check_pyramid_against_reference(backend, maps, rois, output_size, pyramid):
     heights, widths = [x.shape[2] for x in maps], [x.shape[3] for x in maps]
     grad_output = features(output.shape, maps[0].dtype, seed=len(rois))
     grads = ops.multiscale_roi_pool_backward(grad_output.to(backend.device), rois, argmax, n, heights, widths, *pyramid)
-    expected_grads = reference.multiscale_roi_pool_backward(
+    expected_grads = cached_reference.multiscale_roi_pool_backward(
         grad_output, rois.cpu(), expected_argmax, [x.shape for x in maps], spatial_scales, **canonical
     )
     for grad, expected_grad in zip(grads, expected_grads, strict=True):

@@ -1,5 +1,6 @@
 """`python -m roipool` and the version."""
 
+import functools
 import json
 import platform
 import subprocess
@@ -11,6 +12,7 @@ import torch
 import roipool
 
 
+@functools.cache
 def run(*arguments: str) -> str:
     command = [sys.executable, "-m", "roipool", *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout

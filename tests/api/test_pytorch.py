@@ -200,7 +200,7 @@ def test_default_dtype_does_not_touch_lists_of_boxes(device):
 # ---- Other processes.
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
+@pytest.mark.parametrize("method", ["spawn", "fork", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_in_another_process(method):
     """With the layer and the tensors sent over, after it was used here."""
     x = X.clone().requires_grad_()

@@ -28,7 +28,7 @@ def set_device(cuda_host):
     cuda_host.ops.set_device(*DEVICE)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(problem=problems(), num_multiprocessors=st.sampled_from([1, 132]))
 def test_random_problems_on_small_devices(cuda_host, problem, num_multiprocessors):
     """Little shared memory splits planes of gradients, and a grid of few blocks has them take several turns."""
@@ -38,7 +38,7 @@ def test_random_problems_on_small_devices(cuda_host, problem, num_multiprocessor
     cuda_host.ops.set_device(*DEVICE)
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(problem=pyramid_problems(), num_multiprocessors=st.sampled_from([1, 132]))
 def test_random_pyramids_on_small_devices(cuda_host, problem, num_multiprocessors):
     cuda_host.ops.set_device(*small_device(problem[0][0].dtype, num_multiprocessors))

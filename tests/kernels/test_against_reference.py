@@ -1,5 +1,6 @@
 """The kernels of each device against the reference and against peers, bit for bit."""
 
+import cached_reference
 import onnx
 import onnx.helper
 import onnxruntime
@@ -19,10 +20,8 @@ from support import (
     random_rois,
 )
 
-from roipool import reference
 
-
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(problems())
 def test_random_problems(backend, problem):
     x, layout, *arguments = problem
@@ -53,7 +52,7 @@ def test_integer_rois_are_taken_as_float32(backend, dtype):
 def test_rois_of_any_strides(backend):
     x = features((2, 3, 9, 9), torch.float32, seed=0)
     rois = random_rois(6, 2, 9, 9, seed=1).float()
-    expected = reference.roi_pool(x, rois, 2)
+    expected = cached_reference.roi_pool(x, rois, 2)
     x, rois = x.to(backend.device), rois.to(backend.device)
     assert_same_bits(backend.ops.roi_pool(x, rois.t().contiguous().t(), 2, 2, 1.0), expected)
     assert_same_bits(backend.ops.roi_pool(x, torch.stack([rois, rois], 1)[:, 1], 2, 2, 1.0), expected)
@@ -85,7 +84,7 @@ def test_tensors_at_any_address(backend, num_rois, dtype, layout):
 
     x = layout(features((2, 16, 9, 9), dtype, seed=0))
     rois = random_rois(num_rois, 2, 9, 9, seed=0)
-    expected = reference.roi_pool(x, rois, (3, 2))
+    expected = cached_reference.roi_pool(x, rois, (3, 2))
     for input in [x.to(backend.device), moved(x)]:
         out = moved(layout(torch.zeros_like(expected)))
         backend.ops.roi_pool.out(input, rois.to(backend.device), 3, 2, 1.0, out=out)
@@ -138,7 +137,8 @@ def test_onnxruntime_agrees(backend, shape, output_size, spatial_scale, layout):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 def test_large_maps(backend, layout, dtype):
-    x = layout(features((2, 300, 180, 180), dtype, seed=0))
+    channels = 30 if backend.name == "cuda_host" else 300
+    x = layout(features((2, channels, 180, 180), dtype, seed=0))
     rois = random_rois(12, 2, 180, 180, seed=0)
     rois[3, 0] = 2  # of no image
     rois[5, 2] = float("nan")

@@ -1,5 +1,6 @@
 """What only CUDA has: agreement with the CPU to the bit, streams, graphs, devices; and doing without it."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,6 @@ import torch
 from support import DTYPES, assert_same_bits, channels_last, contiguous, features, random_rois
 
 import roipool
-from roipool import _ops
 
 ops = torch.ops.roipool
 
@@ -163,20 +163,36 @@ def test_compute_sanitizer_finds_nothing(cuda, tool):
 # ---- Without it.
 
 
-@pytest.mark.skipif(_ops.cuda_is_loaded, reason="the CUDA kernels are there")
-def test_a_cuda_tensor_without_cuda_kernels_is_told_so():
-    cuda_key = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
-    for op in [ops.roi_pool, ops.roi_pool_with_argmax]:
-        with pytest.raises(
-            NotImplementedError, match=r"roipool was given CUDA tensors, but built without .*FORCE_CUDA=1"
-        ):
-            op.default.redispatch(cuda_key, torch.zeros(1, 1, 4, 4), torch.zeros(1, 5), 2, 2, 1.0)
+CALLS_WITHOUT_KERNELS = """
+import sys
+sys.path[:0] = [{folder!r}]
+import torch, roipool
+cuda_key = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+for op in [torch.ops.roipool.roi_pool, torch.ops.roipool.roi_pool_with_argmax]:
+    try:
+        op.default.redispatch(cuda_key, torch.zeros(1, 1, 4, 4), torch.zeros(1, 5), 2, 2, 1.0)
+    except NotImplementedError as error:
+        print(error)
+"""
+
+
+def copy_package_without_cuda(folder: Path) -> Path:
+    package = folder / "roipool"
+    shutil.copytree(Path(roipool.__file__).parent, package, ignore=shutil.ignore_patterns("_C_cuda*", "__pycache__"))
+    return package
+
+
+def test_a_cuda_tensor_without_cuda_kernels_is_told_so(tmp_path):
+    copy_package_without_cuda(tmp_path)
+    command = [sys.executable, "-c", CALLS_WITHOUT_KERNELS.format(folder=str(tmp_path))]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert len(re.findall("roipool was given CUDA tensors, but built without .*FORCE_CUDA=1", run.stdout)) == 2
 
 
 def test_a_cuda_library_that_does_not_load_says_why(tmp_path):
     """As a torch with CUDA sees it: beside one without, the library is not even looked at."""
-    package = tmp_path / "roipool"
-    shutil.copytree(Path(roipool.__file__).parent, package, ignore=shutil.ignore_patterns("_C_cuda*", "__pycache__"))
+    package = copy_package_without_cuda(tmp_path)
     (package / Path(roipool._C.__file__).name.replace("_C.", "_C_cuda.")).write_bytes(b"not a library" * 100)
     program = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; import torch; torch.version.cuda = {{}}\nimport roipool"
     for version, expected in [("None", 0), ("'13.0'", 1)]:

@@ -116,7 +116,8 @@ def test_every_half_precision_gradient_passes_through(backend, layout, dtype):
     """All 65536 of them, each alone in its cell."""
     every = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype).view(1, 1, 256, 256)
     argmax = torch.arange(2**16, dtype=torch.int32).view(1, 1, 256, 256)
-    every, argmax = (layout(t.expand(1, 20, 256, 256)) for t in [every, argmax])
+    channels = 2 if backend.name == "cuda_host" else 20
+    every, argmax = (layout(t.expand(1, channels, 256, 256)) for t in [every, argmax])
     arguments = [t.to(backend.device) for t in [every, torch.zeros(1, 5), argmax]]
     grad_input = backend.ops.roi_pool_backward(*arguments, 1, 256, 256).cpu()
     numbers = ~every.isnan()

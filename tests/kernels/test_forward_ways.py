@@ -1,5 +1,6 @@
 """Shapes and values that send the kernels each of their ways, against the reference, bit for bit."""
 
+import cached_reference
 import pytest
 import torch
 from support import (
@@ -12,8 +13,6 @@ from support import (
     features,
     random_rois,
 )
-
-from roipool import reference
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -45,7 +44,7 @@ def test_bins_of_many_rows(backend, shape, kind, layout, dtype):
     rois[:, 4] = rois[:, 4].clamp(min=0.6 * h)  # tall ones, beside those that the map cuts off
     rois[::10, 4] = rois[::10, 2] + 3
     for output_size in [(2, 3), (1, 1), (5, 2)]:
-        expected = reference.roi_pool(x.cpu(), rois, output_size)
+        expected = cached_reference.roi_pool(x.cpu(), rois, output_size)
         assert_same_bits(backend.ops.roi_pool(x, rois.to(backend.device), *output_size, 1.0), expected)
 
 
@@ -60,7 +59,7 @@ def test_bins_of_many_rows_in_one_image_of_two(backend, tall, layout, dtype):
     rois[:, 4] = 75
     rois[::10] = torch.tensor([1.0 - tall, 3, 3, 7, 12])
     for output_size in [(2, 3), (5, 2)]:
-        expected = reference.roi_pool(x.cpu(), rois, output_size)
+        expected = cached_reference.roi_pool(x.cpu(), rois, output_size)
         assert_same_bits(backend.ops.roi_pool(x, rois.to(backend.device), *output_size, 1.0), expected)
 
 
@@ -129,7 +128,7 @@ def test_gradient_of_few_regions(backend, channels, layout, dtype):
     x = layout(features((2, channels, 40, 50), dtype, seed=0)).to(backend.device)
     rois = torch.tensor([[1.0, 3, 4, 30, 20], [1.0, 3, 4, 5, 6]], device=backend.device)
     output, argmax = backend.ops.roi_pool_with_argmax(x, rois, 2, 3, 1.0)
-    expected = reference.roi_pool_backward(output.cpu(), rois.cpu(), argmax.cpu(), x.shape)
+    expected = cached_reference.roi_pool_backward(output.cpu(), rois.cpu(), argmax.cpu(), x.shape)
     for _ in range(3):
         assert_same_bits(backend.ops.roi_pool_backward(output, rois, argmax, *x.shape[::2], x.shape[3]), expected)
         torch.full_like(x, float("nan"))  # the next result is likely to lie where this one did

@@ -22,7 +22,7 @@ import roipool
 from roipool import reference
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(pyramid_problems())
 def test_random_pyramids(backend, problem):
     check_pyramid_against_reference(backend, *problem)

@@ -64,6 +64,7 @@ def test_largest_maps(size, batch_size, place):
     ],
 )
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.slow
 def test_ten_million_regions(device, layout, shape):
     num_rois = 10_000_000
     n, _, h, w = shape

@@ -52,8 +52,16 @@ def value_and_gradient(function, x, boxes):
     return output.detach(), grad
 
 
-@pytest.mark.parametrize("dynamic", [False, True, None])
-@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize(
+    ("backend", "dynamic"),
+    [
+        ("aot_eager", False),
+        ("aot_eager", True),
+        ("inductor", None),  # static at first, then dynamic
+        pytest.param("inductor", False, marks=pytest.mark.slow),
+        pytest.param("inductor", True, marks=pytest.mark.slow),
+    ],
+)
 def test_module(device, backend, dynamic):
     model = Pool()
     compiled = torch.compile(model, backend=backend, fullgraph=True, dynamic=dynamic)
@@ -68,7 +76,9 @@ def test_module(device, backend, dynamic):
             assert_same_bits(compiled(x, rois), model(x, rois))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, *[pytest.param(dtype, marks=pytest.mark.slow) for dtype in DTYPES[1:4:2]]]
+)
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 def test_function_in_every_dtype_and_layout(device, layout, dtype):
     def pool(x, rois):
@@ -190,6 +200,7 @@ def test_export_with_one_dynamic_size(device, strict, dynamic):
     assert_same_bits(program.module()(x, rois), model(x, rois))
 
 
+@pytest.mark.slow
 def test_aot_inductor(device, tmp_path):
     model = Pool()
     arguments = inputs(*SIZES[0], device)

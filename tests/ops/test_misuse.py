@@ -119,14 +119,15 @@ def imaginary_part_of_a_conjugate(tensor):
     return torch.complex(torch.zeros_like(tensor), -tensor).conj().imag
 
 
-LAZY_VIEWS = [lambda tensor: torch._neg_view(-tensor), imaginary_part_of_a_conjugate]
+def negated(tensor):
+    return torch._neg_view(-tensor)
 
 
-@pytest.mark.parametrize("view", LAZY_VIEWS, ids=["negated", "conjugated"])
+@pytest.mark.parametrize("view", [negated, imaginary_part_of_a_conjugate])
 @pytest.mark.parametrize(("op", "name"), TENSORS)
 def test_views_that_are_negated_when_they_are_read(op, name, view):
-    if view is imaginary_part_of_a_conjugate and name == "argmax":
-        pytest.skip("complex numbers are of floats")
+    if name == "argmax":  # complex numbers are of floats
+        view = negated
     tensor = view(get(op, name).clone())
     assert tensor.is_neg()
     expected = [result.clone() for result in tensors_of(op(**CALLS[op]))]

@@ -45,8 +45,14 @@ def head_inputs(height, width, num_rois, device):
 
 
 @pytest.mark.usefixtures("fresh_compiler")
-@pytest.mark.parametrize("dynamic", [False, True, None])
-@pytest.mark.parametrize("backend_name", ["aot_eager", "inductor"])
+@pytest.mark.parametrize(
+    ("backend_name", "dynamic"),
+    [
+        ("aot_eager", False),
+        ("aot_eager", None),  # static at first, then dynamic
+        pytest.param("inductor", None, marks=pytest.mark.slow),
+    ],
+)
 def test_compiles_without_a_graph_break(device, backend_name, dynamic):
     head = Head()
     compiled = torch.compile(head, fullgraph=True, dynamic=dynamic, backend=backend_name)
