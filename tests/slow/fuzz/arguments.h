@@ -1,4 +1,4 @@
-// The bytes of an input of the fuzzer, and tensors and numbers that are made of them.
+// Makes tensors and numbers of the bytes of one input of the fuzzer.
 #pragma once
 #include <ATen/ATen.h>
 #include <fuzzer/FuzzedDataProvider.h>
@@ -28,10 +28,10 @@ struct Bytes {
   }
 
   FuzzedDataProvider& data;
-  std::minstd_rand random;  // what is dealt out
+  std::minstd_rand random;  // deals out contents
 };
 
-// Memory of just the size that a tensor needs, so that AddressSanitizer sees each step beyond it.
+// Allocates just the memory that a tensor needs, so that AddressSanitizer sees each step beyond it.
 inline at::Tensor uninitialised(Bytes& bytes, at::IntArrayRef sizes, at::ScalarType dtype, bool may_overlap = true) {
   const size_t rank = sizes.size();
   std::vector<int64_t> order(rank);
@@ -87,7 +87,7 @@ inline void write(char* element, at::ScalarType dtype, double number) {
   }
 }
 
-// Each place in the memory that a tensor spans.
+// Visits each place in the memory that a tensor spans.
 template <typename Visit>
 void for_each_element(const at::Tensor& tensor, const Visit& visit) {
   int64_t last = 0;
@@ -99,7 +99,7 @@ void for_each_element(const at::Tensor& tensor, const Visit& visit) {
   }
 }
 
-// Any bits; or a few numbers, among which there are ties, and all that is special.
+// Fills a tensor with any bits, or with a few numbers, among which there are ties, infinities and NaN.
 inline void fill(Bytes& bytes, const at::Tensor& tensor) {
   constexpr double kNumbers[] = {0.0, -0.0, 1, -1, 2, INFINITY, -INFINITY, NAN};
   const size_t item = tensor.element_size();
@@ -115,7 +115,7 @@ inline void fill(Bytes& bytes, const at::Tensor& tensor) {
   for (size_t i = 0; i < colors; ++i) {
     palette[i] = bytes.data.ConsumeIntegral<uint64_t>();
     if (item == 8 && bytes.one_in(2)) {
-      palette[i] <<= 48;  // the bits of a short number
+      palette[i] <<= 48;  // a number whose low bits are all 0
     } else if (item == 4 && bytes.one_in(2)) {
       palette[i] <<= 16;
     }
@@ -132,7 +132,7 @@ inline at::Tensor features(Bytes& bytes, at::IntArrayRef sizes, at::ScalarType d
   return tensor;
 }
 
-// Regions near the map, and any others.
+// Makes regions near the map, or of any numbers.
 inline at::Tensor rois(Bytes& bytes, int64_t num_rois, int64_t num_images, double extent) {
   const at::ScalarType dtype = bytes.pick(kRoiDtypes);
   at::Tensor tensor = uninitialised(bytes, {num_rois, 5}, dtype);
@@ -140,12 +140,12 @@ inline at::Tensor rois(Bytes& bytes, int64_t num_rois, int64_t num_images, doubl
     fill(bytes, tensor);
     return tensor;
   }
-  const bool whole = bytes.one_in(2);  // whole numbers, which bins begin and end at
-  const double reach = extent < 1e30 ? 1.4 * extent + 2 : 1e30;
+  const bool whole = bytes.one_in(2);  // bins begin and end at whole numbers
+  const double farthest = extent < 1e30 ? 1.4 * extent + 2 : 1e30;
   int64_t i = 0;
   for_each_element(tensor, [&](char* element) {
     const double fraction = static_cast<double>(bytes.random()) / std::minstd_rand::max();
-    const double number = i++ % 5 == 0 ? std::floor(fraction * (num_images + 0.4)) : (fraction - 0.2) * reach;
+    const double number = i++ % 5 == 0 ? std::floor(fraction * (num_images + 0.4)) : (fraction - 0.2) * farthest;
     write(element, dtype, whole ? std::round(number) : number);
   });
   return tensor;

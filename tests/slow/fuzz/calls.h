@@ -1,4 +1,4 @@
-// Calls of operators through PyTorch's dispatcher, and comparison of what they return.
+// Calls operators through PyTorch's dispatcher, and compares what they return.
 #pragma once
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -12,7 +12,7 @@
 namespace fuzz {
 
 struct Problem;
-inline const Problem* current = nullptr;  // what a failure is about
+inline const Problem* current = nullptr;  // the problem that a failure is about
 void print(const Problem& problem);
 
 #define REQUIRE(condition, ...)          \
@@ -30,7 +30,7 @@ void print(const Problem& problem);
 
 using Stack = std::vector<c10::IValue>;
 
-// The results, or the message of the error that was raised instead.
+// Holds the results, or the message of the error that was raised instead.
 struct Outcome {
   Stack results;
   std::string error;
@@ -56,7 +56,7 @@ inline Outcome succeed(const char* name, Stack stack, const char* overload = "")
   return outcome;
 }
 
-// `names`: one of them must be in the message.
+// Fails unless the call raises an error whose message has one of the names.
 inline void expect_refusal(const char* name, Stack stack, const std::vector<std::string>& names,
                            const char* overload = "") {
   const Outcome outcome = call(name, std::move(stack), overload);
@@ -75,7 +75,7 @@ inline std::vector<double> doubles(const at::Tensor& tensor) {
   return {data, data + wide.numel()};
 }
 
-// As they lie in memory of row-major order.
+// Returns the bits of each element, in row-major order.
 inline std::vector<uint64_t> bits(const at::Tensor& tensor) {
   const at::ScalarType integers[] = {at::kByte, at::kShort, at::kByte, at::kInt,
                                      at::kByte, at::kByte,  at::kByte, at::kLong};

@@ -23,7 +23,7 @@ void with_rois(const Problem& problem, const Function& function) {
   }
 }
 
-// The bits of the cells of the inputs that argmax points to, 0 where it points to none.
+// Returns the bits of the cells of the inputs that argmax points to, 0 where it points to none.
 std::vector<uint64_t> gathered(const Problem& problem, const std::vector<int32_t>& argmax) {
   std::vector<std::vector<uint64_t>> values;
   for (const at::Tensor& input : problem.inputs) {
@@ -31,7 +31,7 @@ std::vector<uint64_t> gathered(const Problem& problem, const std::vector<int32_t
   }
   std::vector<uint64_t> result(argmax.size(), 0);
   with_rois(problem, [&](const auto* rois) {
-    oracle::for_each_cell(problem.plain, rois, argmax.data(),
+    oracle::for_each_cell(problem.oracle_problem, rois, argmax.data(),
                           [&](int64_t level, int64_t cell, int64_t element) { result[element] = values[level][cell]; });
   });
   return result;
@@ -49,7 +49,7 @@ const char* name_of(const Problem& problem, const char* single, const char* pyra
 
 void check_forward(Bytes& bytes, const Problem& problem) {
   std::vector<int32_t> expected;
-  with_rois(problem, [&](const auto* rois) { expected = oracle::argmax(problem.plain, rois); });
+  with_rois(problem, [&](const auto* rois) { expected = oracle::argmax(problem.oracle_problem, rois); });
   const std::vector<uint64_t> expected_output = gathered(problem, expected);
 
   const Outcome both =
@@ -62,7 +62,7 @@ void check_forward(Bytes& bytes, const Problem& problem) {
   compare("output without argmax", pooled.tensor(), expected_output);
 
   if (!problem.pyramid && bytes.one_in(4)) {
-    // A tensor of the right shape in any memory, or of another shape, which is resized.
+    // `out` has the right shape in any memory, or another shape, and is then resized.
     const bool fits = bytes.one_in(2);
     const at::Tensor out = fits ? uninitialised(bytes, problem.output_sizes(), problem.dtype, /*may_overlap=*/false)
                                 : at::empty({0}, at::TensorOptions(problem.dtype));
@@ -78,7 +78,7 @@ void check_forward(Bytes& bytes, const Problem& problem) {
   }
 }
 
-// An argmax of any numbers, most of which are cells.
+// Makes an argmax of any numbers, most of which are cells.
 at::Tensor any_argmax(Bytes& bytes, const Problem& problem) {
   at::Tensor argmax = uninitialised(bytes, problem.output_sizes(), at::kInt);
   if (bytes.one_in(3)) {
@@ -86,7 +86,7 @@ at::Tensor any_argmax(Bytes& bytes, const Problem& problem) {
     return argmax;
   }
   int64_t most = 1;
-  for (const oracle::Level& level : problem.plain.levels) {
+  for (const oracle::Level& level : problem.oracle_problem.levels) {
     most = std::max(most, level.height * level.width);
   }
   for_each_element(argmax, [&](char* element) {
@@ -109,7 +109,7 @@ void check_backward(Bytes& bytes, const Problem& problem) {
   const Outcome outcome = succeed(name_of(problem, "roi_pool_backward", "multiscale_roi_pool_backward"),
                                   problem.backward_arguments(grad_output, argmax));
   const auto results = problem.pyramid ? outcome.results.at(0).toTensorVector() : std::vector{outcome.tensor()};
-  REQUIRE(results.size() == problem.plain.levels.size(), "there are %zu gradients", results.size());
+  REQUIRE(results.size() == problem.oracle_problem.levels.size(), "there are %zu gradients", results.size());
 
   const std::vector<double> grads = doubles(grad_output);
   const std::vector<int32_t> cells = ints(argmax);
@@ -122,16 +122,18 @@ void check_backward(Bytes& bytes, const Problem& problem) {
       }
     };
     if (problem.dtype == at::kDouble) {
-      check(oracle::backward<std::decay_t<decltype(*rois)>, double>(problem.plain, rois, grads.data(), cells.data()));
+      check(oracle::backward<std::decay_t<decltype(*rois)>, double>(problem.oracle_problem, rois, grads.data(),
+                                                                    cells.data()));
     } else {
-      check(oracle::backward<std::decay_t<decltype(*rois)>, float>(problem.plain, rois, grads.data(), cells.data()));
+      check(oracle::backward<std::decay_t<decltype(*rois)>, float>(problem.oracle_problem, rois, grads.data(),
+                                                                   cells.data()));
     }
   });
 }
 
 // ---- Wrong arguments: each operator with one of them replaced.
 
-// A tensor that none of the operators takes, in the place of one of `like`'s shape and dtype.
+// Makes a tensor that no operator takes in the place of `like`.
 at::Tensor wrong_tensor(Bytes& bytes, const at::Tensor& like) {
   switch (bytes.in(0, 8)) {
     case 0:
@@ -155,58 +157,61 @@ at::Tensor wrong_tensor(Bytes& bytes, const at::Tensor& like) {
   }
 }
 
+// Checks that an operator refuses a wrong tensor in one place of its arguments, and names the argument. Where the
+// tensor is undefined or on a device without kernels, the dispatcher refuses it, in words of its own.
+void check_wrong_tensor(Bytes& bytes, const char* name, Stack stack, size_t position, const char* argument) {
+  const at::Tensor wrong = wrong_tensor(bytes, stack[position].toTensor());
+  stack[position] = wrong;
+  std::vector<std::string> names = {argument};
+  if (!wrong.defined() || !wrong.is_cpu()) {
+    names.insert(names.end(), {"Meta", "backend", "undefined", "Undefined", "device", "input", "rois", "argmax"});
+  }
+  expect_refusal(name, stack, names);
+}
+
+constexpr int64_t kBadSizes[] = {0, -1, INT64_MIN, int64_t{1} << 31, INT64_MAX};
+constexpr int64_t kBadCounts[] = {-1, INT64_MIN, int64_t{1} << 62, INT64_MAX};
+
+// Checks that the backward, given these arguments, refuses heights and widths that are negative or too large.
+void check_wrong_map_sizes(Bytes& bytes, const Problem& problem, const char* backward, Stack stack) {
+  if (problem.pyramid) {
+    std::vector<int64_t> heights(problem.oracle_problem.levels.size(), 3);
+    std::vector<int64_t> widths = heights;
+    heights[bytes.in(0, heights.size() - 1)] = bytes.pick(kBadCounts);
+    stack[4] = bytes.one_in(2) ? heights : widths;
+    stack[5] = stack[4].toIntVector() == heights ? widths : heights;
+  } else {
+    stack[bytes.in(4, 5)] = -bytes.in(1, 99);
+  }
+  expect_refusal(backward, stack, {"negative", "H*W"});
+}
+
 void check_refusals(Bytes& bytes, const Problem& problem) {
   const at::Tensor argmax = any_argmax(bytes, problem);
   const at::Tensor grad_output = features(bytes, problem.output_sizes(), problem.dtype);
-  // Of a tensor that is undefined, or on a device without kernels, the dispatcher has its own to say.
-  const std::vector<std::string> dispatcher = {"Meta", "backend", "undefined", "Undefined"};
-  const auto refused = [&](const char* name, Stack stack, size_t position, const char* argument) {
-    const at::Tensor wrong = wrong_tensor(bytes, stack[position].toTensor());
-    const bool on_cpu = wrong.defined() && wrong.is_cpu();
-    stack[position] = wrong;
-    std::vector<std::string> names = {argument};
-    if (!on_cpu) {
-      names.insert(names.end(), dispatcher.begin(), dispatcher.end());
-      names.insert(names.end(), {"device", "input", "rois", "argmax"});
-    }
-    expect_refusal(name, stack, names);
-  };
   const char* forward = name_of(problem, "roi_pool", "multiscale_roi_pool");
   const char* backward = name_of(problem, "roi_pool_backward", "multiscale_roi_pool_backward");
   const char* gather = name_of(problem, "roi_pool_gather", "multiscale_roi_pool_gather");
   Stack stack = problem.forward_arguments();
-  constexpr int64_t kBadSizes[] = {0, -1, INT64_MIN, int64_t{1} << 31, INT64_MAX};
-  constexpr int64_t kBadCounts[] = {-1, INT64_MIN, int64_t{1} << 62, INT64_MAX};
   switch (bytes.in(0, 8)) {
     case 0:
       stack[bytes.in(2, 3)] = bytes.pick(kBadSizes);
       return expect_refusal(forward, stack, {"output_size"});
     case 1:
-      return refused(forward, stack, 1, "rois");
+      return check_wrong_tensor(bytes, forward, stack, 1, "rois");
     case 2:
-      return refused(backward, problem.backward_arguments(grad_output, argmax), 0, "grad_output");
+      return check_wrong_tensor(bytes, backward, problem.backward_arguments(grad_output, argmax), 0, "grad_output");
     case 3:
-      return refused(backward, problem.backward_arguments(grad_output, argmax), 2, "argmax");
+      return check_wrong_tensor(bytes, backward, problem.backward_arguments(grad_output, argmax), 2, "argmax");
     case 4:
-      return refused(gather, problem.gather_arguments(argmax), 2, "argmax");
+      return check_wrong_tensor(bytes, gather, problem.gather_arguments(argmax), 2, "argmax");
     case 5:
       if (!problem.pyramid) {
-        return refused(gather, problem.gather_arguments(argmax), 0, "input");
+        return check_wrong_tensor(bytes, gather, problem.gather_arguments(argmax), 0, "input");
       }
       return;
-    case 6: {
-      stack = problem.backward_arguments(grad_output, argmax);
-      if (problem.pyramid) {
-        std::vector<int64_t> heights(problem.plain.levels.size(), 3);
-        std::vector<int64_t> widths = heights;
-        heights[bytes.in(0, heights.size() - 1)] = bytes.pick(kBadCounts);
-        stack[4] = bytes.one_in(2) ? heights : widths;
-        stack[5] = stack[4].toIntVector() == heights ? widths : heights;
-      } else {
-        stack[bytes.in(4, 5)] = -bytes.in(1, 99);
-      }
-      return expect_refusal(backward, stack, {"negative", "H*W"});
-    }
+    case 6:
+      return check_wrong_map_sizes(bytes, problem, backward, problem.backward_arguments(grad_output, argmax));
     case 7:
       if (problem.pyramid) {
         stack[0] = std::vector<at::Tensor>(bytes.one_in(2) ? 0 : 9, problem.inputs[0]);
@@ -214,7 +219,7 @@ void check_refusals(Bytes& bytes, const Problem& problem) {
       }
       stack[0] = wrong_tensor(bytes, problem.inputs[0]);
       return expect_refusal(forward, stack, {"input", "Meta", "backend", "undefined", "device", "rois"});
-    default:  // sizes that overflow: refused, or nothing at all where there is nothing to allocate
+    default:  // sizes that overflow are refused, unless there is nothing to allocate
       stack = problem.backward_arguments(grad_output, argmax);
       stack[3] = bytes.pick(kBadCounts);
       call(backward, stack);
@@ -229,7 +234,7 @@ void check_refusals(Bytes& bytes, const Problem& problem) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace fuzz;
-  const c10::InferenceMode guard;  // or each tensor would be set up for autograd
+  const c10::InferenceMode guard;  // no tensor is set up for autograd
   FuzzedDataProvider provider(data, size);
   Bytes bytes(provider);
   const int64_t action = bytes.in(0, 15);

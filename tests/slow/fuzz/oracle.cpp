@@ -1,4 +1,4 @@
-// oracle.h for Python, by ctypes.
+// Exports oracle.h to Python, which calls it by ctypes.
 #include "oracle.h"
 
 #include <algorithm>
@@ -56,7 +56,7 @@ extern "C" void oracle_argmax(const Arguments* arguments, int32_t* argmax) {
   });
 }
 
-// The sums of each level, as doubles, whatever they were added up in.
+// Writes the sums of each level, as doubles, whatever they were added up in.
 extern "C" void oracle_backward(const Arguments* arguments, const int32_t* argmax, const double* grad_output,
                                 bool in_double, double* const* sums) {
   with_problem(*arguments, [&](const oracle::Problem& problem, const auto* rois) {
@@ -74,7 +74,7 @@ extern "C" void oracle_backward(const Arguments* arguments, const int32_t* argma
   });
 }
 
-// The element of the maps of its level that each element of argmax stands for, or -1.
+// Writes which element of its level's maps each element of argmax stands for, or -1.
 extern "C" void oracle_cells(const Arguments* arguments, const int32_t* argmax, int64_t* levels, int64_t* cells) {
   with_problem(*arguments, [&](const oracle::Problem& problem, const auto* rois) {
     oracle::for_each_cell(problem, rois, argmax, [&](int64_t level, int64_t cell, int64_t element) {

@@ -28,13 +28,13 @@ struct Problem {
   int64_t canonical_level;
 };
 
-// What was found in one region: the level it belongs to, and the image, -1 where all of its bins are empty.
+// Says which level a region belongs to, and which image: -1 where all of its bins are empty.
 struct Region {
   int64_t level;
   int64_t image;
 };
 
-// T is double where the rois are, else float.
+// Rounds in T, which is double where the rois are, else float.
 template <typename T>
 int64_t half_away_from_zero(T value) {
   const T whole = std::trunc(value);
@@ -47,7 +47,7 @@ T clamp_scaled(T scaled) {
   return scaled > limit ? limit : scaled < -limit ? -limit : scaled;
 }
 
-// Cells first .. last-1 of each bin on one axis.
+// Holds the cells first .. last-1 of each bin on one axis.
 template <typename T>
 std::vector<std::pair<int64_t, int64_t>> windows(T low, T high, T scale, int64_t extent, int64_t num_bins) {
   const int64_t start = half_away_from_zero(clamp_scaled(low * scale));
@@ -84,7 +84,7 @@ Region region_of(const Problem& problem, const T* roi) {
   return region;
 }
 
-// argmax [K, C, PH, PW], from rois [K, 5].
+// Returns argmax [K, C, PH, PW], from rois [K, 5].
 template <typename T>
 std::vector<int32_t> argmax(const Problem& problem, const T* rois) {
   std::vector<int32_t> result;
@@ -144,7 +144,7 @@ void for_each_cell(const Problem& problem, const T* rois, const int32_t* argmax,
   }
 }
 
-// The sums of gradients [N, C, height, width] of each level, in float, or double for float64.
+// Returns the sums of gradients [N, C, height, width] of each level, added up in sum_t.
 template <typename T, typename sum_t>
 std::vector<std::vector<sum_t>> backward(const Problem& problem, const T* rois, const double* grad_output,
                                          const int32_t* argmax) {
