@@ -1,3 +1,4 @@
+// Reads and writes adjacent elements at once.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -6,30 +7,31 @@
 #include <cstring>
 #include <type_traits>
 
+#include "cuda/device_limits.h"
+
 namespace roipool::cuda {
 
-// Adjacent elements that a thread reads or writes at once.
-template <typename T, int kSize>
-struct alignas(sizeof(T) * kSize < 16 ? sizeof(T) * kSize : 16) Pack {
-  T values[kSize];
+template <typename T, int kVectorSize>
+struct alignas(sizeof(T) * kVectorSize < kVectorBytes ? sizeof(T) * kVectorSize : kVectorBytes) AlignedVector {
+  T values[kVectorSize];
 };
 
-template <typename T, int kSize>
-__device__ Pack<T, kSize> load(const T* from) {
-  return *reinterpret_cast<const Pack<T, kSize>*>(from);
+template <typename T, int kVectorSize>
+__device__ AlignedVector<T, kVectorSize> load(const T* from) {
+  return *reinterpret_cast<const AlignedVector<T, kVectorSize>*>(from);
 }
 
-// By the intrinsic, since the compiler takes a store of a struct apart.
-template <typename T, int kSize>
-__device__ void store(const Pack<T, kSize>& pack, T* to) {
-  if constexpr (kSize == 1) {
-    *to = pack.values[0];
+// Stores by the intrinsic, since the compiler takes a store of a struct apart.
+template <typename T, int kVectorSize>
+__device__ void store(const AlignedVector<T, kVectorSize>& vector, T* to) {
+  if constexpr (kVectorSize == 1) {
+    *to = vector.values[0];
   } else {
-    using Word = std::conditional_t<sizeof(pack) % 16 == 0, uint4, uint2>;
-    static_assert(sizeof(pack) % sizeof(Word) == 0);
-    Word words[sizeof(pack) / sizeof(Word)];
-    memcpy(words, &pack, sizeof(pack));
-    for (size_t i = 0; i < sizeof(pack) / sizeof(Word); ++i) {
+    using Word = std::conditional_t<sizeof(vector) % 16 == 0, uint4, uint2>;
+    static_assert(sizeof(vector) % sizeof(Word) == 0);
+    Word words[sizeof(vector) / sizeof(Word)];
+    memcpy(words, &vector, sizeof(vector));
+    for (size_t i = 0; i < sizeof(vector) / sizeof(Word); ++i) {
       __stwb(reinterpret_cast<Word*>(to) + i, words[i]);
     }
   }

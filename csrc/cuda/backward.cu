@@ -1,8 +1,8 @@
 #include <cuda_runtime.h>
 
-#include <algorithm>
 #include <cstdint>
 
+#include "cuda/backward.h"
 #include "cuda/kernels.h"
 #include "cuda/launch.cuh"
 #include "problem.h"
@@ -10,100 +10,119 @@
 namespace roipool::cuda {
 namespace {
 
-constexpr int kWarps = kThreads / kWarp;
-constexpr int64_t kStagedSlots = 2048;  // bins of the channels of a block that are in shared memory at a time
-constexpr int kStepsAhead = 4;
-static_assert(kStagedSlots / kWarps % (kWarp * kStepsAhead) == 0);
-
-// A block owns some channels and cells of one image: it sums their gradients in shared memory, one warp to a channel,
-// and writes each once. Shared memory:
-//
-//   int64_t  regions[kThreads]                 regions of the image, in ascending order
-//   sum_t    sums[channels][num_cells]
-//   sum_t    grads[channels][slots]            staged: gradients of bins, region by region and bin by bin,
-//   int32_t  cells[channels][slots]            and the cells that they go to, or -1
-//   int32_t  counts[kWarps]
-struct ScatterPlan {
-  int channels;        // of a block: a power of two, at most kWarps
-  int slots;           // staged at a time, for each channel
-  int32_t num_cells;   // of a block
-  int64_t num_groups;  // of channels, in an image
-  int64_t num_parts;   // of a plane
-
-  template <typename sum_t>
-  int64_t shared_bytes() const {
-    return kThreads * sizeof(int64_t) + channels * (num_cells * sizeof(sum_t)) +
-           kStagedSlots * (sizeof(sum_t) + sizeof(int32_t)) + kWarps * sizeof(int32_t);
-  }
-};
-
-// The channels of a block should be many enough to fill a sector of memory where they are adjacent, but few enough that
-// there are blocks for all multiprocessors. A plane that is too large for shared memory is split.
-template <typename sum_t>
-ScatterPlan plan_scatter(const RoIPoolProblem& problem, const FeatureMaps& maps, const Device& device) {
-  const int64_t num_cells = maps.num_cells();
-  const int64_t room =
-      (device.shared_bytes - ScatterPlan{}.shared_bytes<sum_t>()) / static_cast<int64_t>(sizeof(sum_t));
-  const auto too_many = [&](int channels) {
-    const int64_t num_blocks = problem.num_images * divide_up(problem.channels, channels);
-    return channels * num_cells > room || (!problem.channels_last && num_blocks < 2 * device.num_multiprocessors);
-  };
-  ScatterPlan plan{};
-  plan.channels = kWarps;
-  while (plan.channels > 1 && too_many(plan.channels)) {
-    plan.channels /= 2;
-  }
-  plan.slots = static_cast<int>(kStagedSlots / plan.channels);
-  plan.num_groups = divide_up(problem.channels, plan.channels);
-  const int64_t fewest_parts = divide_up(num_cells, std::max<int64_t>(1, room / plan.channels));
-  plan.num_cells = static_cast<int32_t>(divide_up(num_cells, std::max<int64_t>(1, fewest_parts)));
-  plan.num_parts = divide_up(num_cells, std::max<int64_t>(1, plan.num_cells));
-  return plan;
-}
+constexpr unsigned kAllLanes = 0xffffffffu;
 
 __device__ int lane() { return static_cast<int>(threadIdx.x % kWarp); }
 
+__device__ int warp() { return static_cast<int>(threadIdx.x / kWarp); }
+
 __device__ unsigned lanes_below() { return (1u << lane()) - 1; }
 
-// The regions of an image and level among first .. first + kThreads - 1, in ascending order; returns how many. For a
-// whole block.
+// Points to what a block has in shared memory, as ScatterPlan describes it.
+template <typename sum_t>
+struct ScatterMemory {
+  int64_t* starts;
+  sum_t* sums;
+  sum_t* grads;
+  int32_t* cells;
+  int32_t* counts;
+
+  __device__ explicit ScatterMemory(const ScatterPlan& plan)
+      : starts(reinterpret_cast<int64_t*>(shared_memory)),
+        sums(reinterpret_cast<sum_t*>(starts + kThreads)),
+        grads(sums + static_cast<int64_t>(plan.num_channels) * plan.num_cells),
+        cells(reinterpret_cast<int32_t*>(grads + kBatchGradients)),
+        counts(cells + kBatchGradients) {}
+};
+
+// Names the part of a level's grad_inputs that a block writes; the last channels and cells may be fewer than the
+// plan's.
+struct MapPart {
+  int64_t image;
+  int64_t first_channel;
+  int num_channels;
+  int32_t first_cell;
+  int32_t num_cells;
+
+  __device__ MapPart(const RoIPoolProblem& problem, const FeatureMaps& maps, const ScatterPlan& plan, int64_t block)
+      : image(block / plan.num_parts / plan.num_groups),
+        first_channel(block / plan.num_parts % plan.num_groups * plan.num_channels),
+        first_cell(static_cast<int32_t>(block % plan.num_parts * plan.num_cells)) {
+    const int64_t channels_left = problem.channels - first_channel;
+    const auto cells_left = static_cast<int32_t>(maps.num_cells()) - first_cell;
+    num_channels = channels_left < plan.num_channels ? static_cast<int>(channels_left) : plan.num_channels;
+    num_cells = cells_left < plan.num_cells ? cells_left : plan.num_cells;
+  }
+};
+
+// Lists the bins of one piece of the regions of an image and level among first_region .. first_region +
+// plan.scanned_regions - 1, region by region in ascending order; returns how many bins there are. For a whole block.
 //
-//   regions  [kThreads], shared
-//   counts   [kWarps], shared
-__device__ int list_regions(const RoIPoolProblem& problem, int64_t level, int64_t image, int64_t first,
-                            int64_t* regions, int32_t* counts) {
-  const int64_t k = first + threadIdx.x;
-  const bool is_listed =
-      k < problem.num_rois && problem.image_of_region(k) == image && problem.level_of_region(k) == level;
+//   starts  [kThreads], shared
+//   counts  [kWarps], shared
+__device__ uint32_t list_bins(const RoIPoolProblem& problem, const ScatterPlan& plan, int64_t level, int64_t image,
+                              int64_t first_region, uint32_t piece, int64_t* starts, int32_t* counts) {
+  const int64_t k = first_region + threadIdx.x;
+  const bool is_listed = static_cast<int>(threadIdx.x) < plan.scanned_regions && k < problem.num_rois &&
+                         problem.image_of_region(k) == image && problem.level_of_region(k) == level;
   const unsigned listed = __ballot_sync(kAllLanes, is_listed);
-  const int warp = static_cast<int>(threadIdx.x / kWarp);
   if (lane() == 0) {
-    counts[warp] = __popc(listed);
+    counts[warp()] = __popc(listed);
   }
   __syncthreads();
   int before = __popc(listed & lanes_below());
   int all = 0;
   for (int i = 0; i < kWarps; ++i) {
-    before += i < warp ? counts[i] : 0;
+    before += i < warp() ? counts[i] : 0;
     all += counts[i];
   }
+  const int64_t first_bin = static_cast<int64_t>(piece) * plan.piece_bins;
   if (is_listed) {
-    regions[before] = k;
+    starts[before] = k * problem.output_region_stride + first_bin * problem.output_bin_stride;
   }
   __syncthreads();
-  return all;
+  const int64_t bins_left = problem.num_bins() - first_bin;
+  return all * (bins_left < plan.piece_bins ? static_cast<uint32_t>(bins_left) : plan.piece_bins);
 }
 
-// sums[cells[i]] += grads[i] for i < count, a multiple of kWarp * kStepsAhead, in ascending order; nothing for a cell
-// of -1. For a whole warp, a lane to an i. Which lanes meet at a cell is found out for several steps ahead, as it need
-// not wait for the sums of the step before.
+// Copies a batch of the listed bins' gradients for each channel, from number `first` of num_listed on. For a whole
+// block.
+//
+//   grad_output, argmax  [K, C, PH, PW]
+template <typename scalar_t>
+__device__ void copy_batch(const RoIPoolProblem& problem, const ScatterPlan& plan, const MapPart& part,
+                           const scalar_t* grad_output, const int32_t* argmax, uint32_t first, uint32_t num_listed,
+                           const ScatterMemory<wide_t<scalar_t>>& memory) {
+  for (int i = threadIdx.x; i < kBatchGradients; i += blockDim.x) {
+    // Neighbouring threads read what is adjacent in memory.
+    const int c = problem.channels_last ? i % plan.num_channels : i / plan.batch_bins;
+    const int place = problem.channels_last ? i / plan.num_channels : i % plan.batch_bins;
+    const uint32_t listed = first + place;
+    int32_t cell = -1;
+    wide_t<scalar_t> grad = 0;
+    if (c < part.num_channels && listed < num_listed) {
+      const int64_t from = memory.starts[listed / plan.piece_bins] +
+                           (part.first_channel + c) * problem.output_channel_stride +
+                           static_cast<int64_t>(listed % plan.piece_bins) * problem.output_bin_stride;
+      cell = argmax[from];
+      grad = static_cast<wide_t<scalar_t>>(grad_output[from]);
+    }
+    const bool is_here = cell >= part.first_cell && is_cell(cell - part.first_cell, part.num_cells);
+    memory.cells[c * plan.batch_bins + place] = is_here ? cell - part.first_cell : -1;
+    memory.grads[c * plan.batch_bins + place] = grad;
+  }
+}
+
+// Computes sums[cells[i]] += grads[i] for i < count, a multiple of kWarp * kStepsAhead, in ascending order; nothing for
+// a cell of -1. For a whole warp, a lane to an i. Which lanes meet at a cell is found out for several steps ahead, as
+// it need not wait for the sums of the step before.
 template <typename sum_t>
 __device__ void add_in_order(sum_t* sums, const int32_t* cells, const sum_t* grads, int count) {
   for (int first = 0; first < count; first += kWarp * kStepsAhead) {
     int32_t cell[kStepsAhead];
     sum_t grad[kStepsAhead];
-    int turn[kStepsAhead];          // of this lane among those that it meets
-    unsigned waiting[kStepsAhead];  // lanes that do not have the first turn
+    int turn[kStepsAhead];          // this lane's turn among the lanes that it meets
+    unsigned waiting[kStepsAhead];  // the lanes that do not have the first turn
     for (int step = 0; step < kStepsAhead; ++step) {
       cell[step] = cells[first + step * kWarp + lane()];
       grad[step] = grads[first + step * kWarp + lane()];
@@ -127,101 +146,87 @@ __device__ void add_in_order(sum_t* sums, const int32_t* cells, const sum_t* gra
   }
 }
 
-// grad_output, argmax: [K, C, PH, PW]; the maps are grad_inputs, every element of which is written, those of one level
-// at a time. index_t counts the bins of kThreads regions.
-template <typename index_t, typename scalar_t>
+// Sums the gradients of the listed bins, batch by batch. For a whole block.
+//
+//   grad_output, argmax  [K, C, PH, PW]
+template <typename scalar_t>
+__device__ void add_listed(const RoIPoolProblem& problem, const ScatterPlan& plan, const MapPart& part,
+                           const scalar_t* grad_output, const int32_t* argmax, uint32_t num_listed,
+                           const ScatterMemory<wide_t<scalar_t>>& memory) {
+  for (uint32_t first = 0; first < num_listed; first += plan.batch_bins) {
+    copy_batch(problem, plan, part, grad_output, argmax, first, num_listed, memory);
+    __syncthreads();
+    if (warp() < part.num_channels) {
+      add_in_order(memory.sums + static_cast<int64_t>(warp()) * plan.num_cells, memory.cells + warp() * plan.batch_bins,
+                   memory.grads + warp() * plan.batch_bins, plan.batch_bins);
+    }
+    __syncthreads();
+  }
+}
+
+// Writes the sums to their part of the grad_inputs. For a whole block.
+template <typename scalar_t>
+__device__ void write_sums(const RoIPoolProblem& problem, const FeatureMaps& maps, const ScatterPlan& plan,
+                           const MapPart& part, const wide_t<scalar_t>* sums) {
+  scalar_t* grad_input = static_cast<scalar_t*>(maps.grad_input) + part.image * maps.image_stride +
+                         part.first_channel * maps.channel_stride + part.first_cell * maps.cell_stride;
+  if (problem.channels_last) {
+    for (int32_t i = threadIdx.x; i < plan.num_channels * part.num_cells; i += blockDim.x) {
+      const int c = i % plan.num_channels;
+      const int32_t cell = i / plan.num_channels;
+      if (c < part.num_channels) {
+        grad_input[cell * maps.cell_stride + c] = static_cast<scalar_t>(sums[c * plan.num_cells + cell]);
+      }
+    }
+  } else {
+    for (int c = 0; c < part.num_channels; ++c) {
+      for (int32_t cell = threadIdx.x; cell < part.num_cells; cell += blockDim.x) {
+        grad_input[c * maps.channel_stride + cell] = static_cast<scalar_t>(sums[c * plan.num_cells + cell]);
+      }
+    }
+  }
+}
+
+// Sums the gradients of one level's bins, and writes every element of its grad_inputs.
+//
+//   grad_output, argmax  [K, C, PH, PW]
+template <typename scalar_t>
 __global__ void __launch_bounds__(kThreads)
-    scatter(const RoIPoolProblem problem, const int64_t level, const ScatterPlan plan, const scalar_t* grad_output,
-            const int32_t* argmax) {
-  using sum_t = wide_t<scalar_t>;
+    scatter_kernel(const RoIPoolProblem problem, const int64_t level, const ScatterPlan plan,
+                   const scalar_t* grad_output, const int32_t* argmax) {
   const FeatureMaps& maps = problem.levels[level];
-  auto* regions = reinterpret_cast<int64_t*>(shared_memory);
-  auto* sums = reinterpret_cast<sum_t*>(regions + kThreads);
-  auto* grads = sums + static_cast<int64_t>(plan.channels) * plan.num_cells;
-  auto* cells = reinterpret_cast<int32_t*>(grads + kStagedSlots);
-  auto* counts = cells + kStagedSlots;
-  const auto num_bins = static_cast<index_t>(problem.num_bins());
-  const int warp = static_cast<int>(threadIdx.x / kWarp);
-
-  const int64_t num_blocks = problem.num_images * plan.num_groups * plan.num_parts;
+  const ScatterMemory<wide_t<scalar_t>> memory(plan);
+  const int64_t num_blocks = plan.num_blocks(problem);
   for (int64_t block = blockIdx.x; block < num_blocks; block += gridDim.x) {
-    const int64_t part = block % plan.num_parts;
-    const int64_t first_channel = block / plan.num_parts % plan.num_groups * plan.channels;
-    const int64_t image = block / plan.num_parts / plan.num_groups;
-    const auto first_cell = static_cast<int32_t>(part * plan.num_cells);
-    const auto cells_left = static_cast<int32_t>(maps.num_cells()) - first_cell;
-    const int32_t num_cells = cells_left < plan.num_cells ? cells_left : plan.num_cells;
-    const int64_t channels_left = problem.channels - first_channel;
-    const int channels = channels_left < plan.channels ? static_cast<int>(channels_left) : plan.channels;
-
-    for (int32_t i = threadIdx.x; i < plan.channels * plan.num_cells; i += blockDim.x) {
-      sums[i] = 0;
+    const MapPart part(problem, maps, plan, block);
+    for (int32_t i = threadIdx.x; i < plan.num_channels * plan.num_cells; i += blockDim.x) {
+      memory.sums[i] = 0;
     }
-    for (int64_t first_region = 0; first_region < problem.num_rois; first_region += kThreads) {
-      const index_t num_slots = list_regions(problem, level, image, first_region, regions, counts) * num_bins;
-      for (index_t first_slot = 0; first_slot < num_slots; first_slot += plan.slots) {
-        for (int i = threadIdx.x; i < kStagedSlots; i += blockDim.x) {
-          // Neighbouring threads read what is adjacent in memory.
-          const int c = problem.channels_last ? i % plan.channels : i / plan.slots;
-          const int s = problem.channels_last ? i / plan.channels : i % plan.slots;
-          const index_t slot = first_slot + s;
-          int32_t cell = -1;
-          sum_t grad = 0;
-          if (c < channels && slot < num_slots) {
-            const int64_t from = regions[slot / num_bins] * problem.output_region_stride +
-                                 (first_channel + c) * problem.output_channel_stride +
-                                 static_cast<int64_t>(slot % num_bins) * problem.output_bin_stride;
-            cell = argmax[from];
-            grad = static_cast<sum_t>(grad_output[from]);
-          }
-          const bool is_here = cell >= first_cell && cell - first_cell < num_cells;
-          cells[c * plan.slots + s] = is_here ? cell - first_cell : -1;
-          grads[c * plan.slots + s] = grad;
-        }
-        __syncthreads();
-        if (warp < channels) {
-          add_in_order(sums + static_cast<int64_t>(warp) * plan.num_cells, cells + warp * plan.slots,
-                       grads + warp * plan.slots, plan.slots);
-        }
-        __syncthreads();
+    for (int64_t first_region = 0; first_region < problem.num_rois; first_region += plan.scanned_regions) {
+      for (uint32_t piece = 0; piece < plan.num_pieces; ++piece) {
+        const uint32_t num_listed =
+            list_bins(problem, plan, level, part.image, first_region, piece, memory.starts, memory.counts);
+        add_listed(problem, plan, part, grad_output, argmax, num_listed, memory);
       }
     }
-
-    // Nothing was written to the sums since the last barrier: at least one region was listed, or this is not launched.
-    scalar_t* grad_input = static_cast<scalar_t*>(maps.grad_input) + image * maps.image_stride +
-                           first_channel * maps.channel_stride + first_cell * maps.cell_stride;
-    if (problem.channels_last) {
-      for (int32_t i = threadIdx.x; i < plan.channels * num_cells; i += blockDim.x) {
-        const int c = i % plan.channels;
-        const int32_t cell = i / plan.channels;
-        if (c < channels) {
-          grad_input[cell * maps.cell_stride + c] = static_cast<scalar_t>(sums[c * plan.num_cells + cell]);
-        }
-      }
-    } else {
-      for (int c = 0; c < channels; ++c) {
-        for (int32_t cell = threadIdx.x; cell < num_cells; cell += blockDim.x) {
-          grad_input[c * maps.channel_stride + cell] = static_cast<scalar_t>(sums[c * plan.num_cells + cell]);
-        }
-      }
-    }
+    // No thread has written to the sums since the last barrier: bins were listed, or nothing is launched.
+    write_sums<scalar_t>(problem, maps, plan, part, memory.sums);
     __syncthreads();  // before the next turn clears the sums
   }
 }
 
-// grad_output, argmax: [K, C, PH, PW]; the maps are grad_inputs, every element of which is written
+// Writes every element of the grad_inputs, level by level.
+//
+//   grad_output, argmax  [K, C, PH, PW]
 template <typename scalar_t>
 cudaError_t launch_backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const int32_t* argmax,
                             cudaStream_t stream) {
-  Device device;
-  cudaError_t error = get_device(&device);
-  const bool few_bins = problem.num_bins() <= (UINT32_MAX - kStagedSlots) / kThreads;
-  const auto kernel = few_bins ? scatter<uint32_t, scalar_t> : scatter<uint64_t, scalar_t>;
+  DeviceLimits device;
+  cudaError_t error = get_device_limits(&device);
   for (int64_t level = 0; error == cudaSuccess && level < problem.num_levels; ++level) {
-    const auto plan = plan_scatter<wide_t<scalar_t>>(problem, problem.levels[level], device);
-    error = launch_with_shared_memory(device, kernel, {problem.num_images * plan.num_groups * plan.num_parts}, kThreads,
-                                      plan.template shared_bytes<wide_t<scalar_t>>(), stream, problem, level, plan,
-                                      grad_output, argmax);
+    const ScatterPlan plan = plan_scatter(problem, problem.levels[level], device);
+    error = launch_with_shared_memory(device, scatter_kernel<scalar_t>, {plan.num_blocks(problem)}, kThreads,
+                                      plan.shared_bytes, stream, problem, level, plan, grad_output, argmax);
   }
   return error;
 }

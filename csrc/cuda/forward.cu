@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "cuda/forward.h"
 #include "cuda/forward_direct.cuh"
 #include "cuda/forward_shared.cuh"
 #include "cuda/kernels.h"
@@ -14,65 +15,71 @@
 namespace roipool::cuda {
 namespace {
 
-template <bool kArgmax, int kSize, typename scalar_t>
-cudaError_t launch_pool_channels_last(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax,
-                                      cudaStream_t stream) {
-  const Tiling tiling(problem.num_rois, problem.num_bins(), problem.channels / kSize);
-  const auto kernel = problem.num_levels > 1 ? pool_channels_last<true, kArgmax, kSize, scalar_t>
-                                             : pool_channels_last<false, kArgmax, kSize, scalar_t>;
-  return launch(kernel, tiling.blocks(), tiling.num_threads(), tiling.runs_per_block * sizeof(Bin), stream, problem,
+template <bool kArgmax, typename scalar_t>
+cudaError_t launch_contiguous(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax, cudaStream_t stream) {
+  const Tiling tiling(problem.num_rois, problem.channels, problem.num_bins());
+  const auto kernel = problem.num_levels > 1 ? forward_contiguous_kernel<true, kArgmax, scalar_t>
+                                             : forward_contiguous_kernel<false, kArgmax, scalar_t>;
+  return launch(kernel, tiling.blocks(), tiling.num_threads(), 0, stream, problem, tiling,
+                Divider(problem.pooled_width), output, argmax);
+}
+
+template <bool kArgmax, int kVectorSize, typename scalar_t>
+cudaError_t launch_channels_last(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax,
+                                 cudaStream_t stream) {
+  const Tiling tiling(problem.num_rois, problem.num_bins(), problem.channels / kVectorSize);
+  const auto kernel = problem.num_levels > 1 ? forward_channels_last_kernel<true, kArgmax, kVectorSize, scalar_t>
+                                             : forward_channels_last_kernel<false, kArgmax, kVectorSize, scalar_t>;
+  return launch(kernel, tiling.blocks(), tiling.num_threads(), tiling.runs_per_block * sizeof(BinRect), stream, problem,
                 tiling, Divider(problem.pooled_width), output, argmax);
 }
 
-// ROIPOOL_CUDA_FORWARD=direct leaves out the kernels that pool from shared memory: for comparisons.
-inline bool may_stage() {
-  static const char* const forward = std::getenv("ROIPOOL_CUDA_FORWARD");
-  return forward == nullptr || std::strcmp(forward, "direct") != 0;
+// Returns whether all maps and the output begin at multiples of kVectorBytes. A slice of a larger tensor may not.
+bool is_aligned(const RoIPoolProblem& problem, const void* output) {
+  const auto begins_aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % kVectorBytes == 0; };
+  bool all_aligned = begins_aligned(output);
+  for (int64_t level = 0; level < problem.num_levels; ++level) {
+    all_aligned = all_aligned && begins_aligned(problem.levels[level].input);
+  }
+  return all_aligned;
+}
+
+// ROIPOOL_CUDA_FORWARD=direct has maps read where they lie, for comparisons.
+bool may_use_shared_memory() {
+  const char* const way = std::getenv("ROIPOOL_CUDA_FORWARD");
+  return way == nullptr || std::strcmp(way, "direct") != 0;
 }
 
 template <bool kArgmax, typename scalar_t>
 cudaError_t launch_forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax, cudaStream_t stream) {
-  constexpr int kSize = 16 / sizeof(scalar_t);
-  bool aligned = reinterpret_cast<uintptr_t>(output) % 16 == 0;  // which slices of larger tensors may not be
-  for (int64_t level = 0; level < problem.num_levels; ++level) {
-    aligned = aligned && reinterpret_cast<uintptr_t>(problem.levels[level].input) % 16 == 0;
+  constexpr int kVectorSize = kVectorBytes / sizeof(scalar_t);
+  DeviceLimits device;
+  const cudaError_t error = get_device_limits(&device);
+  if (error != cudaSuccess) {
+    return error;
   }
-  const bool by_packs = aligned && problem.channels % kSize == 0;  // of adjacent channels
-  if (may_stage() && (!problem.channels_last || by_packs)) {
-    Device device;
-    const cudaError_t error = get_device(&device);
-    if (error != cudaSuccess) {
-      return error;
-    }
-    StagedPlan plan;
-    if (plan_staged<kSize, scalar_t>(problem, device, &plan)) {
-      return launch_with_shared_memory(device, pool_staged<kArgmax, kSize, scalar_t>, {plan.num_blocks(problem)},
-                                       plan.num_threads, plan.shared_bytes, stream, problem, plan, output, argmax);
-    }
+  const ForwardPlan plan = plan_forward(problem, device, is_aligned(problem, output), may_use_shared_memory());
+  switch (plan.way) {
+    case ForwardWay::kSharedMemory:
+      return launch_with_shared_memory(device, forward_shared_kernel<kArgmax, kVectorSize, scalar_t>,
+                                       {plan.shared.num_blocks(problem)}, plan.shared.num_threads,
+                                       plan.shared.shared_bytes, stream, problem, plan.shared, output, argmax);
+    case ForwardWay::kContiguous:
+      return launch_contiguous<kArgmax>(problem, output, argmax, stream);
+    case ForwardWay::kChannelsLast:
+      return launch_channels_last<kArgmax, 1>(problem, output, argmax, stream);
+    default:
+      return launch_channels_last<kArgmax, kVectorSize>(problem, output, argmax, stream);
   }
-  if (!problem.channels_last) {
-    const Tiling tiling(problem.num_rois, problem.channels, problem.num_bins());
-    const auto kernel =
-        problem.num_levels > 1 ? pool_contiguous<true, kArgmax, scalar_t> : pool_contiguous<false, kArgmax, scalar_t>;
-    return launch(kernel, tiling.blocks(), tiling.num_threads(), 0, stream, problem, tiling,
-                  Divider(problem.pooled_width), output, argmax);
-  }
-  return by_packs ? launch_pool_channels_last<kArgmax, kSize>(problem, output, argmax, stream)
-                  : launch_pool_channels_last<kArgmax, 1>(problem, output, argmax, stream);
-}
-
-// output, argmax: [K, C, PH, PW]; argmax may be null
-template <typename scalar_t>
-cudaError_t launch_forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax, cudaStream_t stream) {
-  return argmax != nullptr ? launch_forward<true>(problem, output, argmax, stream)
-                           : launch_forward<false>(problem, output, argmax, stream);
 }
 
 }  // namespace
 
 cudaError_t forward(const RoIPoolProblem& problem, void* output, int32_t* argmax, cudaStream_t stream) {
   return with_dtype(problem.dtype, [&](auto zero) {
-    return launch_forward(problem, static_cast<decltype(zero)*>(output), argmax, stream);
+    auto* const typed_output = static_cast<decltype(zero)*>(output);
+    return argmax != nullptr ? launch_forward<true>(problem, typed_output, argmax, stream)
+                             : launch_forward<false>(problem, typed_output, argmax, stream);
   });
 }
 

@@ -11,10 +11,13 @@
 namespace roipool::cuda {
 namespace {
 
-// argmax, output: [K, C, PH, PW]. Positions and runs are bins and channels, or channels and bins.
+// Reads the maps at argmax. Positions and runs of the tiling are bins and channels where contiguous, channels and bins
+// where channels_last.
+//
+//   argmax, output  [K, C, PH, PW]
 template <bool kPyramid, typename scalar_t>
 __global__ void __launch_bounds__(kThreads)
-    gather(const RoIPoolProblem problem, const Tiling tiling, const int32_t* argmax, scalar_t* output) {
+    gather_kernel(const RoIPoolProblem problem, const Tiling tiling, const int32_t* argmax, scalar_t* output) {
   for_each_tile(tiling, [&](const Tile& tile) {
     const FeatureMaps& maps = maps_of_region<kPyramid>(problem, tile.k);
     const int64_t num_cells = maps.num_cells();
@@ -24,18 +27,17 @@ __global__ void __launch_bounds__(kThreads)
       const int64_t i = tile.k * problem.output_region_stride + run * tiling.run_length + tile.position;
       const int64_t c = problem.channels_last ? tile.position : run;
       const int32_t cell = argmax[i];
-      const bool is_cell = image >= 0 && cell >= 0 && cell < num_cells;
-      output[i] = is_cell ? map[c * maps.channel_stride + cell * maps.cell_stride] : scalar_t(0);
+      const bool has_cell = image >= 0 && is_cell(cell, num_cells);
+      output[i] = has_cell ? map[c * maps.channel_stride + cell * maps.cell_stride] : scalar_t(0);
     }
   });
 }
 
-// argmax, output: [K, C, PH, PW]
 template <typename scalar_t>
 cudaError_t launch_gather(const RoIPoolProblem& problem, const int32_t* argmax, scalar_t* output, cudaStream_t stream) {
   const Tiling tiling = problem.channels_last ? Tiling(problem.num_rois, problem.num_bins(), problem.channels)
                                               : Tiling(problem.num_rois, problem.channels, problem.num_bins());
-  const auto kernel = problem.num_levels > 1 ? gather<true, scalar_t> : gather<false, scalar_t>;
+  const auto kernel = problem.num_levels > 1 ? gather_kernel<true, scalar_t> : gather_kernel<false, scalar_t>;
   return launch(kernel, tiling.blocks(), tiling.num_threads(), 0, stream, problem, tiling, argmax, output);
 }
 

@@ -1,41 +1,43 @@
+// Finds the cells of a region's bins.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include <cstdint>
 
-#include "cuda/launch.cuh"
+#include "cuda/divider.cuh"
 #include "problem.h"
 
 namespace roipool::cuda {
 
-// The maps that region k is pooled from. A kernel for a single level has kPyramid = false: what it reads of them then
-// lies at places that the compiler knows, and takes no registers.
+// Returns the maps that region k is pooled from. A kernel for a single level has kPyramid = false: what it reads of the
+// maps then lies at places that the compiler knows, and takes no registers.
 template <bool kPyramid>
 __device__ const FeatureMaps& maps_of_region(const RoIPoolProblem& problem, int64_t k) {
   return problem.levels[kPyramid ? problem.level_of_region(k) : 0];
 }
 
-// The cells of one bin.
-struct Bin {
-  CellRange row;
-  CellRange column;
+// Names the cells of one bin.
+struct BinRect {
+  CellRange rows;
+  CellRange columns;
 
-  __device__ bool empty() const { return row.empty() || column.empty(); }
+  __device__ bool empty() const { return rows.empty() || columns.empty(); }
 };
 
 template <typename T>
-__device__ Bin locate_bin(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi, int64_t p, int64_t q) {
+__device__ BinRect locate_bin(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi, int64_t p,
+                              int64_t q) {
   Axis<T> x;
   Axis<T> y;
-  return place_region(problem, maps, roi, &x, &y) >= 0 ? Bin{y.bin_cells(p), x.bin_cells(q)} : Bin{};
+  return place_axes(problem, maps, roi, &x, &y) ? BinRect{y.bin_cells(p), x.bin_cells(q)} : BinRect{};
 }
 
-// A bin of region k, in the maps of its level.
-__device__ inline Bin locate_bin(const RoIPoolProblem& problem, const FeatureMaps& maps, const Divider& pooled_width,
-                                 int64_t k, int64_t bin) {
-  const int64_t p = pooled_width.divide(bin);
-  const int64_t q = bin - p * problem.pooled_width;
+// Locates a bin of region k in the maps of its level.
+__device__ inline BinRect locate_bin(const RoIPoolProblem& problem, const FeatureMaps& maps,
+                                     const Divider& pooled_width, int64_t k, int64_t bin_index) {
+  const int64_t p = pooled_width.divide(bin_index);
+  const int64_t q = bin_index - p * problem.pooled_width;
   return problem.with_roi(k, [&](const auto* roi) { return locate_bin(problem, maps, roi, p, q); });
 }
 
