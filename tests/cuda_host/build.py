@@ -1,7 +1,7 @@
 """Builds and loads the CUDA kernels for the CPU: see cuda_runtime.h.
 
 The library has the operators of roipool in a namespace of its own, torch.ops.roipool_cuda_host, for CPU tensors, and
-`set_device`, which says how large a device the kernels are to find.
+`set_device`, which says how large a device the kernels find.
 
 ROIPOOL_SANITIZE=address,undefined builds it with those sanitizers; what loads it must then be started with their
 libraries in LD_PRELOAD.
@@ -9,7 +9,12 @@ libraries in LD_PRELOAD.
 
 import hashlib
 import os
+import re
+import shlex
 import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +24,6 @@ from torch.utils import cpp_extension
 import roipool
 
 HERE = Path(__file__).parent
-SOURCES = [HERE / "operators.cpp", HERE / "cuda_runtime.cpp"]
 CSRC = HERE.parents[1] / "csrc"
 OPERATORS = [
     f"{prefix}roi_pool{suffix}"
@@ -27,48 +31,84 @@ OPERATORS = [
     for suffix in ["", "_with_argmax", "_backward", "_gather"]
 ]
 
-# What set_device starts from: a Hopper's shared memory, but few multiprocessors.
+# A device with the shared memory of a Hopper, but few multiprocessors: the first that the kernels find.
 DEVICE = (232448, 4, 2**31 - 1)
 
 
 def small_device(dtype: torch.dtype, num_multiprocessors: int = 1) -> tuple[int, int, int]:
-    """One whose shared memory holds few gradients (some 250 cells), and whose grids few blocks."""
+    """Returns a device whose shared memory holds few sums (of some 250 cells), and whose grids hold few blocks."""
     return (28 if dtype == torch.float64 else 19) * 1024, num_multiprocessors, 2
 
 
-_library: list[torch.library.Library] = []  # schemas last as long as it does
+_library: list[torch.library.Library] = []  # the schemas, which last as long as the list does
 
 
-def kernel_sources(csrc: Path) -> list[Path]:
-    """The CUDA kernels, but for what registers them with a torch that has CUDA."""
-    return [path for path in sorted((csrc / "cuda").glob("*.cu")) if path.name != "register.cu"]
+def units(csrc: Path) -> list[Path]:
+    """Lists what is compiled: the kernels, but not what registers them with a torch that has CUDA, and their host."""
+    kernels = [path for path in sorted((csrc / "cuda").glob("*.cu")) if path.name != "register.cu"]
+    return [HERE / "operators.cpp", HERE / "cuda_runtime.cpp", *kernels]
+
+
+def included(source: Path, folders: Sequence[Path], seen: set[Path]) -> Iterator[Path]:
+    """Yields a source and all that it includes from the folders, each once."""
+    if source not in seen:
+        seen.add(source)
+        yield source
+        for name in re.findall(r'^#include [<"](.+)[>"]', source.read_text(), re.MULTILINE):
+            for folder in folders:
+                if (folder / name).exists():
+                    yield from included(folder / name, folders, seen)
+                    break
+
+
+def compile_flags() -> list[str]:
+    flags = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"]
+    flags += ["-Wall", "-Wextra", "-Werror", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+    flags += [flag for path in cpp_extension.include_paths() for flag in ["-isystem", path]]
+    return flags + sanitizer_flags()
+
+
+def sanitizer_flags() -> list[str]:
+    sanitizers = os.environ.get("ROIPOOL_SANITIZE")
+    return ["-g", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"] if sanitizers else []
+
+
+def make(command: Sequence[str | Path], output: Path) -> None:
+    """Runs a command that writes its output to what follows -o; others see the output only when it is whole."""
+    with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
+        unfinished = Path(scratch) / output.name
+        subprocess.run([*command, "-o", unfinished], check=True)
+        unfinished.replace(output)
+
+
+def compile_unit(source: Path, csrc: Path, folder: Path) -> Path:
+    """Returns the object of a unit in `folder`, compiled unless one from the same text is there."""
+    folders = [HERE, csrc]
+    command = [*shlex.split(os.environ.get("CXX", "c++")), *compile_flags()]
+    digest = hashlib.sha256(repr([*command, torch.__version__]).encode())
+    for path in included(source, folders, set()):
+        digest.update(path.read_bytes())
+    unit = folder / f"{source.stem}_{digest.hexdigest()[:16]}.o"
+    if not unit.exists():
+        make([*command, *(f"-I{path}" for path in folders), "-c", "-x", "c++", source], unit)
+    return unit
 
 
 def build(folder: Path, csrc: Path = CSRC) -> Path:
-    """The library for the kernels in `csrc`, in `folder`; made anew where a source or the flags have changed."""
-    flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off"]
-    flags += ["-Wall", "-Wextra", "-Werror", "-DTORCH_TARGET_VERSION=0x020a000000000000", f"-I{HERE}", f"-I{csrc}"]
-    flags += [flag for path in cpp_extension.include_paths() for flag in ["-isystem", path]]
-    sanitizers = os.environ.get("ROIPOOL_SANITIZE")
-    if sanitizers:
-        flags += ["-g", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
-    link = [f"-L{path}" for path in cpp_extension.library_paths()] + ["-ltorch", "-ltorch_cpu"]
-
-    digest = hashlib.sha256(repr([*flags, torch.__version__]).encode())
-    for source in sorted([*HERE.glob("*.*"), *csrc.rglob("*.*")]):
-        digest.update(source.read_bytes())
+    """Builds the library for the kernels in `csrc`; objects and libraries in `folder` are used again if they fit."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(lambda source: compile_unit(source, csrc, folder), units(csrc)))
+    digest = hashlib.sha256(" ".join(path.name for path in objects).encode())
     library = folder / f"cuda_host_{digest.hexdigest()[:16]}.so"
     if not library.exists():
-        compiler = os.environ.get("CXX", "c++")
-        unfinished = library.with_suffix(f".{os.getpid()}")
-        sources = [*SOURCES, "-x", "c++", *kernel_sources(csrc), "-x", "none"]
-        subprocess.run([compiler, *flags, *sources, "-o", unfinished, *link], check=True)
-        unfinished.rename(library)
+        compiler = shlex.split(os.environ.get("CXX", "c++"))
+        link = [f"-L{path}" for path in cpp_extension.library_paths()] + ["-ltorch", "-ltorch_cpu"]
+        make([*compiler, "-shared", *sanitizer_flags(), *objects, *link], library)
     return library
 
 
 def load(library: Path) -> Any:
-    """torch.ops.roipool_cuda_host with the operators of `library`: one for each process."""
+    """Loads the library, and returns torch.ops.roipool_cuda_host. A process can do so once."""
     assert not _library, "a process can load one library only"
     schemas = torch.library.Library("roipool_cuda_host", "DEF")
     for name in OPERATORS:

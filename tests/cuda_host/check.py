@@ -1,6 +1,6 @@
 """Fails if the CUDA kernels in a folder of sources are wrong: `python tests/cuda_host/check.py CSRC`.
 
-For kernels that are not those of roipool: ones with a bug planted in them, which the tests must find.
+Checks kernels that are not those of roipool: each has a bug planted in it, which the tests must find.
 """
 
 import argparse
@@ -28,8 +28,11 @@ from support import (
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("csrc", type=Path)
+parser.add_argument("--objects", type=Path, help="where objects and libraries are kept for other runs")
+arguments = parser.parse_args()
 with tempfile.TemporaryDirectory() as folder:
-    backend = Backend("cuda_host", load(build(Path(folder), parser.parse_args().csrc)), torch.device("cpu"))
+    library = build(arguments.objects or Path(folder), arguments.csrc)
+    backend = Backend("cuda_host", load(library), torch.device("cpu"))
 
 
 def check_on_devices(x, rois, output_size, spatial_scale):
@@ -54,7 +57,7 @@ def check_random_pyramids(problem):
 
 
 def check_many_regions():
-    """Planes larger than the shared memory of a small device, and more bins than it holds at a time."""
+    """Has planes larger than the shared memory of a small device, and more bins than it holds at a time."""
     for layout in [contiguous, channels_last]:
         for dtype in [torch.float32, torch.float16]:
             x = layout(features((2, 5, 30, 30), dtype, seed=0))
@@ -62,14 +65,14 @@ def check_many_regions():
 
 
 def check_more_bins_than_cells():
-    """Maps that are pooled from shared memory, by regions of every reach; once, by more than are listed at a time."""
+    """Has maps that are pooled from shared memory, by squares of every side; once, by more regions than are listed."""
     for layout, dtype, channels in [(contiguous, torch.float32, 6), (channels_last, torch.float16, 16)]:
         for kind in ["distinct", "ties", "special"]:
             x = layout(features((2, channels, 20, 30), dtype, seed=0, kind=kind))
             check_on_devices(x, random_rois(100, 2, 20.0, 30.0, seed=0, wild=True), (3, 4), 1.0)
     x = features((2, 4, 9, 9), torch.float32, seed=0)
     check_on_devices(x, random_rois(1100, 2, 9.0, 9.0, seed=0, wild=True), (1, 1), 1.0)
-    x = features((1, 4, 15, 15), torch.float32, seed=0)  # raised three times before anything is pooled
+    x = features((1, 4, 15, 15), torch.float32, seed=0)  # merged three times before anything is pooled
     check_on_devices(x, torch.tensor([[0.0, 0, 0, 14, 14]]).expand(60, 5), (2, 2), 1.0)
 
 

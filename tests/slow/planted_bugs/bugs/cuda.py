@@ -1,71 +1,144 @@
 """Bugs in the CUDA kernels."""
 
-# What is replaced, and by what. A pattern must be found just once.
+from typing import NamedTuple
+
+
+class CudaBug(NamedTuple):
+    path: str  # in csrc/
+    pattern: str  # a regular expression, found just once
+    replacement: str
+
+
+GEOMETRY, PROBLEM = "geometry.h", "problem.h"
+BACKWARD, GATHER, FORWARD_PLAN = "cuda/backward.cu", "cuda/gather.cu", "cuda/forward.h"
+DIRECT, REGIONS = "cuda/forward_direct.cuh", "cuda/regions.cuh"
+SHARED, SHARED_CELLS = "cuda/forward_shared.cuh", "cuda/forward_shared_cells.cuh"
+SHARED_REGIONS = "cuda/forward_shared_regions.cuh"
+
 BARRIER = r"\s*__syncthreads\(\);"
-BUGS = {
-    "off by one: the last row of a bin": (r"y < bin\.row\.hi;", "y < bin.row.hi - 1;"),
-    "off by one: the first cell": (r"(int32_t cell = y \* width \+ bin\.column\.lo);", r"\1 + 1;"),
-    "off by one: the last cell of a part of a plane": (r"(cell - first_cell < num_cells)", r"\1 - 1"),
-    "ties go to the last": (r"(value >)( best\[i\] \|\| value != value)", r"\1=\2"),
-    "NaN is skipped": (r"(value > best\[i\]) \|\| value != value", r"\1"),
-    "a region of no image reads the first": (r"return image_of\(roi, problem\.num_images\) >= 0 &&", "return"),
-    "lanes that meet add at once": (r"__popc\(peers & lanes_below\(\)\);", "0 * peers;"),
-    "lanes that meet add in reverse": (r"(__popc\(peers & )(lanes_below\(\)\));", r"\1~\2 - 1;"),
-    "the third of lanes that meet is left out": (r"turn\[step\] > now\)\)", "turn[step] > now) || now == 1)"),
-    "the steps of a warp out of order": (
-        r"(step < kStepsAhead; \+\+step\) \{\s*for \(int )now = 0",
-        r"\1now = step == 0",
-    ),
-    "half-precision sums": (r"(sums\[cell\[step\]\]) \+= (.*);", r"\1 = static_cast<float>(BFloat16(\1 + \2));"),
-    "regions out of order": (r"regions\[before\] = k;", "regions[all - 1 - before] = k;"),
-    "sums are not cleared": (r"sums\[i\] = 0;", ""),
-    "a cell of another part of the plane": (r"is_here \? cell - first_cell : -1", "is_here ? cell : -1"),
-    "gradients of another level": (r"problem\.level_of_region\(k\) == level", "level >= 0"),
-    "gradients of the first level only": (r"(cudaSuccess && level) < problem\.num_levels", r"\1 < 1"),
-    "a bin in the map of another level": (r"maps_of_region<kPyramid>(.*;\s*const Bin bin)", r"maps_of_region<false>\1"),
-    "a pack in the map of another level": (
-        r"maps_of_region<kPyramid>(.*;\s*for \(int64_t bin)",
+
+IN_ALL_FORWARDS = {
+    "a region of no image reads the first": (PROBLEM, r"return image_of\(roi, problem\.num_images\) >= 0 &&", "return"),
+}
+
+IN_DIRECT_FORWARDS = {
+    "off by one: the last row of a bin": (DIRECT, r"y < bin\.rows\.hi;", "y < bin.rows.hi - 1;"),
+    "off by one: the first cell": (DIRECT, r"(int32_t cell = y \* width \+ bin\.columns\.lo);", r"\1 + 1;"),
+    "ties go to the last": (DIRECT, r"replaces\(value, best\[i\]\)", "value >= best[i] || value != value"),
+    "NaN is skipped": (DIRECT, r"replaces\(value, best\[i\]\)", "value > best[i]"),
+    "a bin in the map of another level": (
+        DIRECT,
+        r"maps_of_region<kPyramid>(.*;\s*const BinRect bin)",
         r"maps_of_region<false>\1",
     ),
-    "a gather from another level": (
-        r"maps_of_region<kPyramid>(.*;\s*const int64_t num_cells)",
+    "a vector in the map of another level": (
+        DIRECT,
+        r"maps_of_region<kPyramid>(.*;\s*for \(int64_t bin_index)",
         r"maps_of_region<false>\1",
     ),
-    "staged: a share of the regions": (r"share = block / (.*);", r"share = 0 * block / \1;"),
-    "staged: no more regions than are listed at once": (
+    "no barrier before the bins are read": (DIRECT, r"(bins\[bin_index - .*\] = .*;\s*\})" + BARRIER, r"\1"),
+    "no barrier before the bins are replaced": (DIRECT, BARRIER + r"(\s*// before the bins)", r"\1"),
+}
+
+IN_FORWARD_FROM_SHARED_MEMORY = {
+    "shared: a share of the regions": (SHARED, r"share = block / (.*);", r"share = 0 * block / \1;"),
+    "shared: no more regions than are listed at once": (
+        SHARED,
         r"while (\(first < problem_\.num_rois\) \{\s*first = list)",
         r"if \1",
     ),
-    "staged: regions of no image are left as they are": (r"\(image < 0 && k .*\)\) \{", "false) {"),
-    "staged: special values are overlooked": (r"lists_\.special = 1;", "lists_.special = 0;"),
-    "staged: negative zeros are not special": (r"\(!kArgmax && value == 0 && std::signbit\(value\)\)", "false"),
-    "staged: NaNs are not special": (r"special \|\| value != value \|\|", "special ||"),
-    "staged: ties go to the last": (r"(value >)( best\[i\] \|\| \(!kPlain)", r"\1=\2"),
-    "staged: NaN is skipped": (r"\(!kPlain && value != value\)", "false"),
-    "staged: beyond the rows of a bin": (r"row\.hi - reach(\) \{)", r"y + reach\1"),
-    "staged: beyond the columns of a bin": (r"column\.hi - reach(\) \{)", r"x + reach\1"),
-    "staged: the last rows of a bin": (r"y \+ reach >= row\.hi", "y + 2 * reach > row.hi"),
-    "staged: the last columns of a bin": (r"x \+ reach >= column\.hi", "x + 2 * reach > column.hi"),
-    "staged: squares without their last cells": (r"i \+ reach \* width_ \+ reach\}", "i}"),
-    "staged: raised too often": (r"reach > 0\) \{", "reach >= 0) {"),
-    "staged: only one turn": (r"(block \+= )gridDim\.x(\) \{\s*const int64_t channel)", r"\1num_blocks\2"),
-    "staged: the last channel of a group": (r"channel_ \+ c < (problem_\.channels)", r"channel_ + c + 1 < \1"),
-    "staged: no barrier before regions are listed": (BARRIER + r"(\s*// before others are listed)", r"\1"),
-    "staged: no barrier before the list is read": (BARRIER + r"(\s*num_listed = lists_)", r"\1"),
-    "staged: no barrier before counts are read": (r"(atomicAdd\(&lists_\.counts\[reach\], 1\);\s*\})" + BARRIER, r"\1"),
-    "staged: a reach of one more": (r"\(2 << reach\) <= side", "(1 << reach) <= side"),
-    "staged: the rest is left as it is": (r"end = num_listed;", "begin = num_listed;"),
-    "staged: no barrier before cells are read": (r"(copy_planes\(\);\s*\})" + BARRIER, r"\1"),
-    "staged: no barrier before cells are raised": (BARRIER + r"(\s*// these cells are read)", r"\1"),
-    "staged: no barrier after cells are raised": (r"(cells_\[i\] = raised;\s*\}\s*\})" + BARRIER, r"\1"),
-    "staged: no barrier before windows are read": (r"(region \* num_windows\);\s*\}\);\s*\})" + BARRIER, r"\1"),
-    "staged: no barrier before windows are replaced": (BARRIER + r"(\s*// before the windows)", r"\1"),
-    "only one turn": (r"(block \+= )gridDim\.x(\) \{\s*const int64_t part)", r"\1num_blocks\2"),
-    "no barrier before the bins are read": (r"(bins\[bin - tile\.first_run\] = .*;\s*\})" + BARRIER, r"\1"),
-    "no barrier before the bins are replaced": (BARRIER + r"(\s*// before the bins)", r"\1"),
-    "no barrier before the counts are read": (r"(counts\[warp\] = .*;\s*\})" + BARRIER, r"\1"),
-    "no barrier before the regions are read": (r"(regions\[before\] = k;\s*\})" + BARRIER, r"\1"),
-    "no barrier before what is staged is read": (r"(\+ s\] = grad;\s*\})" + BARRIER, r"\1"),
-    "no barrier before what is staged is replaced": (r"(plan\.slots, plan\.slots\);\s*\})" + BARRIER, r"\1"),
-    "no barrier before the sums are cleared": (BARRIER + r"(\s*// before the next turn)", r"\1"),
+    "shared: regions of no image are left as they are": (
+        SHARED_REGIONS,
+        r"\(image_of_k < 0 && k .*\)\) \{",
+        "false) {",
+    ),
+    "shared: cells that need the rule are overlooked": (SHARED, r"lists_\.needs_rule = 1;", "lists_.needs_rule = 0;"),
+    "shared: negative zeros do not need the rule": (
+        SHARED_CELLS,
+        r"\(!kArgmax && value == 0 && std::signbit\(value\)\)",
+        "false",
+    ),
+    "shared: NaNs do not need the rule": (SHARED_CELLS, r"needs_rule \|\| value != value \|\|", "needs_rule ||"),
+    "shared: ties go to the last": (SHARED, r"value > best\[i\] : replaces", "value >= best[i] : replaces"),
+    "shared: NaN is skipped": (SHARED, r"replaces\(value, best\[i\]\)\)", "value > best[i])"),
+    "shared: beyond the rows of a bin": (SHARED, r"rows\.hi - side(\) \{)", r"y + side\1"),
+    "shared: beyond the columns of a bin": (SHARED, r"columns\.hi - side(\) \{)", r"x + side\1"),
+    "shared: the last rows of a bin": (SHARED, r"y \+ side >= rows\.hi", "y + 2 * side > rows.hi"),
+    "shared: the last columns of a bin": (SHARED, r"x \+ side >= columns\.hi", "x + 2 * side > columns.hi"),
+    "shared: squares without their last cells": (SHARED_CELLS, r"i \+ side \* width \+ side\}", "i}"),
+    "shared: squares merged too often": (SHARED, r"num_merges > 0\) \{", "num_merges >= 0) {"),
+    "shared: only one turn": (SHARED, r"(block \+= )gridDim\.x", r"\1num_blocks"),
+    "shared: the last channel of a group": (
+        SHARED,
+        r"first_channel_ \+ c < (problem_\.channels)",
+        r"first_channel_ + c + 1 < \1",
+    ),
+    "shared: no barrier before regions are listed": (
+        SHARED_REGIONS,
+        BARRIER + r"(\s*// before others are listed)",
+        r"\1",
+    ),
+    "shared: no barrier before the list is read": (SHARED_REGIONS, BARRIER + r"(\s*num_listed = lists)", r"\1"),
+    "shared: no barrier before counts are read": (
+        SHARED_REGIONS,
+        r"(atomicAdd\(&lists\.num_regions\[num_merges\], 1\);\s*\})" + BARRIER,
+        r"\1",
+    ),
+    "shared: one merge more": (SHARED_REGIONS, r"\(2 << num_merges\) <= side", "(1 << num_merges) <= side"),
+    "shared: the rest is left as it is": (SHARED, r"end = num_listed;", "begin = num_listed;"),
+    "shared: no barrier before cells are read": (SHARED, r"(copy_group\(\);\s*\})" + BARRIER, r"\1"),
+    "shared: no barrier before cells are merged": (SHARED_CELLS, BARRIER + r"(\s*// these cells are read)", r"\1"),
+    "shared: no barrier after cells are merged": (
+        SHARED_CELLS,
+        r"(cells\[i\] = merged;\s*\}\s*\})" + BARRIER,
+        r"\1",
+    ),
+    "shared: no barrier before ranges are read": (SHARED, r"(region \* num_ranges\);\s*\}\);\s*\})" + BARRIER, r"\1"),
+    "shared: no barrier before ranges are replaced": (SHARED, BARRIER + r"(\s*// before the ranges)", r"\1"),
+}
+
+IN_BACKWARD = {
+    "off by one: the last cell of a part of a plane": (BACKWARD, r"(part\.num_cells)(\);\s*memory)", r"\1 - 1\2"),
+    "lanes that meet add at once": (BACKWARD, r"__popc\(peers & lanes_below\(\)\);", "0 * peers;"),
+    "lanes that meet add in reverse": (BACKWARD, r"(__popc\(peers & )(lanes_below\(\)\));", r"\1~\2 - 1;"),
+    "the third of lanes that meet is left out": (BACKWARD, r"turn\[step\] > now\)\)", "turn[step] > now) || now == 1)"),
+    "the steps of a warp out of order": (
+        BACKWARD,
+        r"(step < kStepsAhead; \+\+step\) \{\s*for \(int )now = 0",
+        r"\1now = step == 0",
+    ),
+    "half-precision sums": (
+        BACKWARD,
+        r"(sums\[cell\[step\]\]) \+= (.*);",
+        r"\1 = static_cast<float>(BFloat16(\1 + \2));",
+    ),
+    "regions out of order": (BACKWARD, r"starts\[before\] = k", "starts[all - 1 - before] = k"),
+    "sums are not cleared": (BACKWARD, r"sums\[i\] = 0;", ""),
+    "a cell of another part of the plane": (
+        BACKWARD,
+        r"is_here \? cell - part\.first_cell : -1",
+        "is_here ? cell : -1",
+    ),
+    "gradients of another level": (BACKWARD, r"problem\.level_of_region\(k\) == level", "level >= 0"),
+    "gradients of the first level only": (BACKWARD, r"(cudaSuccess && level) < problem\.num_levels", r"\1 < 1"),
+    "only one turn": (BACKWARD, r"(block \+= )gridDim\.x", r"\1num_blocks"),
+    "no barrier before the counts are read": (BACKWARD, r"(counts\[warp\(\)\] = .*;\s*\})" + BARRIER, r"\1"),
+    "no barrier before the starts are read": (BACKWARD, r"(starts\[before\] = .*;\s*\})" + BARRIER, r"\1"),
+    "no barrier before a batch is read": (BACKWARD, r"(copy_batch\(.*\);)" + BARRIER, r"\1"),
+    "no barrier before a batch is replaced": (
+        BACKWARD,
+        r"(plan\.batch_bins, plan\.batch_bins\);\s*\})" + BARRIER,
+        r"\1",
+    ),
+    "no barrier before the sums are cleared": (BACKWARD, BARRIER + r"(\s*// before the next turn)", r"\1"),
+}
+
+IN_GATHER = {
+    "a gather from another level": (GATHER, r"maps_of_region<kPyramid>", "maps_of_region<false>"),
+}
+
+BUGS = {
+    name: CudaBug(*bug)
+    for bugs in [IN_ALL_FORWARDS, IN_DIRECT_FORWARDS, IN_FORWARD_FROM_SHARED_MEMORY, IN_BACKWARD, IN_GATHER]
+    for name, bug in bugs.items()
 }
