@@ -13,7 +13,7 @@
 #include <random>
 #include <vector>
 
-// AddressSanitizer wants to know of every change of stacks.
+// AddressSanitizer must be told of every change of stacks.
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
@@ -53,7 +53,7 @@ constexpr const char* kNames[] = {"nothing", "__syncthreads", "__syncwarp", "a v
   std::abort();
 }
 
-// Where a fiber, or the scheduler, goes on. The first switch to a fiber goes by its ucontext; all others go by setjmp,
+// Holds where a fiber, or the scheduler, goes on. The first switch to a fiber goes by its ucontext; all others go by setjmp,
 // which makes no system call. AddressSanitizer does not follow setjmp from stack to stack, so that its switches all go
 // by ucontext.
 struct Context {
@@ -76,14 +76,14 @@ void switch_context(Context& from, Context& to) {
 #endif
 }
 
-// Runs one thread of each block in turn.
+// Is a thread of the block.
 struct Fiber {
   Context context;
   std::unique_ptr<char[]> stack{new char[kStackBytes]};
   void* sanitizer_stack = nullptr;
   Wait wait = Wait::kNothing;
-  int value = 0;        // what it brings to a function of its warp
-  unsigned result = 0;  // what it takes from it
+  int value = 0;        // brought to a function of its warp
+  unsigned result = 0;  // returned by that function
 };
 
 class Block {
@@ -122,7 +122,7 @@ class Block {
     }
   }
 
-  // Waits as a thread of the block, and returns what its warp made of the values.
+  // Has the running thread wait for others, and returns what the function of its warp made of their values.
   unsigned wait_for(Wait wait, int value) {
     Fiber& fiber = *fibers_[current_];
     fiber.wait = wait;
@@ -170,7 +170,7 @@ class Block {
     __sanitizer_finish_switch_fiber(fiber.sanitizer_stack, &scheduler_stack_, &scheduler_stack_size_);
   }
 
-  // Lets those go on that have waited for one another long enough; false if there are none.
+  // Lets threads go on if all that they wait for have arrived; returns whether there were any.
   bool release() {
     bool released = false;
     for (unsigned first = 0; first < num_threads_; first += kWarp) {
@@ -192,7 +192,7 @@ class Block {
     return released;
   }
 
-  // All 32 lanes take part in the functions of a warp: our kernels use no other masks.
+  // Lets a warp go on if all its lanes are in the same function: the kernels use no mask but that of all lanes.
   bool release_warp(unsigned first) {
     const Wait wait = fibers_[first]->wait;
     const unsigned end = std::min(first + kWarp, num_threads_);
@@ -276,7 +276,7 @@ cudaError_t run(const cudaLaunchConfig_t& config, size_t most_shared_bytes, cons
       shared_bytes > static_cast<size_t>(device.shared_bytes_per_block)) {
     return cudaErrorInvalidValue;
   }
-  // The kernels take turns where there are more blocks than a grid holds: a small grid shows that they do.
+  // Kernels take several turns where a grid holds fewer blocks than there is work: a small grid shows that they do.
   gridDim = {std::min(grid.x, device.most_blocks), std::min(grid.y, device.most_blocks),
              std::min(grid.z, device.most_blocks)};
   blockDim = {num_threads, 1, 1};

@@ -1,13 +1,13 @@
-// A host execution model of CUDA: enough of it to compile csrc/cuda/*.cu with a C++ compiler and run the kernels on the
-// CPU. Found in place of the toolkit's header of the same name.
+// Models CUDA on the host: enough of it to compile csrc/cuda/*.cu with a C++ compiler and run the kernels on the CPU.
+// The compiler finds this header in place of the toolkit's.
 //
 // The blocks of a grid run one after the other. Each thread of a block is a fiber, which runs until it waits for
 // others: at __syncthreads(), or in one of the functions of a warp. The threads that may run next are taken in an order
-// that changes all the time, so that what depends on the order between two barriers gives results that do, too. Shared
-// memory holds garbage when a block starts.
+// that changes all the time, so that a kernel whose result depends on the order between two barriers gives results that
+// change. Shared memory holds garbage when a block starts.
 //
-// What cannot go on ends the process with a message: threads of a warp in different functions, or a barrier that some
-// never reach.
+// The process ends with a message where threads can never go on: those of a warp wait in different functions, or some
+// never reach a barrier.
 #pragma once
 
 #include <cstddef>
@@ -38,13 +38,13 @@ struct alignas(16) uint4 {
   unsigned w;
 };
 
-// Those of the thread that runs.
+// The indices of the thread that runs.
 extern dim3 threadIdx;
 extern dim3 blockIdx;
 extern dim3 blockDim;
 extern dim3 gridDim;
 
-// ---- What threads wait for.
+// ---- Barriers and functions of a warp, in which threads wait for one another.
 
 void __syncthreads();
 void __syncwarp();
@@ -57,7 +57,7 @@ void __stwb(T* to, T value) {
   *to = value;
 }
 
-// Fibers take turns of their own accord only.
+// Needs no lock, since a fiber runs until it waits.
 inline int atomicAdd(int* to, int value) {
   const int before = *to;
   *to += value;
@@ -86,18 +86,18 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
 
 namespace cuda_host {
 
-// Runs a grid: thread() for each of its threads. An error for what a device would refuse.
+// Runs thread() for each thread of a grid. Returns an error where a device would refuse the launch.
 cudaError_t run(const cudaLaunchConfig_t& config, size_t most_shared_bytes, const std::function<void()>& thread);
 
-// What a kernel was allowed by cudaFuncSetAttribute, else 48 KiB.
+// Returns the shared memory that a kernel may ask for: 48 KiB, or more if cudaFuncSetAttribute allowed it.
 size_t most_shared_bytes(const void* kernel);
 cudaError_t allow_shared_bytes(const void* kernel, int bytes);
 
-// The device, as its attributes and the checks of a launch have it.
+// Describes the device that attributes and the checks of a launch show.
 struct Device {
   int shared_bytes_per_block = 232448;
   int num_multiprocessors = 4;
-  unsigned most_blocks = 0x7fffffff;  // in each dimension of a grid
+  unsigned most_blocks = 0x7fffffff;  // blocks of a grid that run, in each dimension
 };
 extern Device device;
 

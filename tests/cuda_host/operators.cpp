@@ -1,5 +1,5 @@
-// The CUDA kernels on the host, for CPU tensors: torch.ops.roipool_cuda_host.*. Their schemas come from Python
-// (build.py).
+// Binds the CUDA kernels, executed on the host, to torch.ops.roipool_cuda_host.* for CPU tensors. The schemas come from
+// Python (build.py).
 #include "ops/operators.h"
 
 #include <torch/csrc/stable/library.h>
@@ -30,7 +30,7 @@ struct CudaHostKernels {
 
 }  // namespace
 
-// What the device has from now on: small limits reach code that is else for huge tensors.
+// Changes the device that kernels find. With small limits, small tensors reach code that is for huge ones.
 void set_device(int64_t shared_bytes_per_block, int64_t num_multiprocessors, int64_t most_blocks) {
   cuda_host::device.shared_bytes_per_block = static_cast<int>(shared_bytes_per_block);
   cuda_host::device.num_multiprocessors = static_cast<int>(num_multiprocessors);
