@@ -70,19 +70,19 @@ __device__ uint32_t list_bins(const RoIPoolProblem& problem, const ScatterPlan& 
     counts[warp()] = __popc(listed);
   }
   __syncthreads();
-  int before = __popc(listed & lanes_below());
-  int all = 0;
+  int num_before = __popc(listed & lanes_below());
+  int num_regions = 0;
   for (int i = 0; i < kWarps; ++i) {
-    before += i < warp() ? counts[i] : 0;
-    all += counts[i];
+    num_before += i < warp() ? counts[i] : 0;
+    num_regions += counts[i];
   }
   const int64_t first_bin = static_cast<int64_t>(piece) * plan.piece_bins;
   if (is_listed) {
-    starts[before] = k * problem.output_region_stride + first_bin * problem.output_bin_stride;
+    starts[num_before] = k * problem.output_region_stride + first_bin * problem.output_bin_stride;
   }
   __syncthreads();
   const int64_t bins_left = problem.num_bins() - first_bin;
-  return all * (bins_left < plan.piece_bins ? static_cast<uint32_t>(bins_left) : plan.piece_bins);
+  return num_regions * (bins_left < plan.piece_bins ? static_cast<uint32_t>(bins_left) : plan.piece_bins);
 }
 
 // Copies a batch of the listed bins' gradients for each channel, from number `first` of num_listed on. For a whole
@@ -113,12 +113,12 @@ __device__ void copy_batch(const RoIPoolProblem& problem, const ScatterPlan& pla
   }
 }
 
-// Computes sums[cells[i]] += grads[i] for i < count, a multiple of kWarp * kStepsAhead, in ascending order; nothing for
-// a cell of -1. For a whole warp, a lane to an i. Which lanes meet at a cell is found out for several steps ahead, as
-// it need not wait for the sums of the step before.
+// Computes sums[cells[i]] += grads[i] for i < num_grads, a multiple of kWarp * kStepsAhead, in ascending order; nothing
+// for a cell of -1. For a whole warp, a lane to an i. Which lanes meet at a cell is found out for several steps ahead,
+// as it need not wait for the sums of the step before.
 template <typename sum_t>
-__device__ void add_in_order(sum_t* sums, const int32_t* cells, const sum_t* grads, int count) {
-  for (int first = 0; first < count; first += kWarp * kStepsAhead) {
+__device__ void add_in_order(sum_t* sums, const int32_t* cells, const sum_t* grads, int num_grads) {
+  for (int first = 0; first < num_grads; first += kWarp * kStepsAhead) {
     int32_t cell[kStepsAhead];
     sum_t grad[kStepsAhead];
     int turn[kStepsAhead];          // this lane's turn among the lanes that it meets

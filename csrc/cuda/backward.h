@@ -27,16 +27,16 @@ constexpr int64_t kMostListedBins = UINT32_MAX - kBatchGradients;
 //   sum_t    sums[num_channels][num_cells]
 //   sum_t    grads[num_channels][batch_bins]      a batch: gradients of bins, region by region and bin by bin,
 //   int32_t  cells[num_channels][batch_bins]      and the cells that they go to, or -1
-//   int32_t  counts[kWarps]
+//   int32_t  counts[kWarps]                       regions that each warp listed
 struct ScatterPlan {
-  int num_channels;     // channels of a block: a power of two, at most kWarps
-  int batch_bins;       // bins of a batch, for each channel
-  int scanned_regions;  // regions that are looked at together, to list those of an image
-  uint32_t piece_bins;  // bins of a region that are listed together
-  uint32_t num_pieces;  // pieces of that many bins that a region has; more than one only where regions are listed alone
-  int32_t num_cells;    // cells of a block
-  int64_t num_groups;   // channel groups of an image
-  int64_t num_parts;    // parts of a plane
+  int num_channels;      // channels of a block: a power of two, at most kWarps
+  int batch_bins;        // bins of a batch, for each channel
+  int scanned_regions;   // regions that are looked at together, to list those of an image
+  uint32_t piece_bins;   // bins of a region that are listed together
+  uint32_t num_pieces;   // pieces of a region, of piece_bins each: one, unless regions are listed alone
+  int32_t num_cells;     // cells of a block
+  int64_t num_groups;    // channel groups of an image
+  int64_t num_parts;     // parts of a plane
   int64_t shared_bytes;  // shared memory of a block
 
   ROIPOOL_HOST_DEVICE int64_t num_blocks(const RoIPoolProblem& problem) const {

@@ -100,24 +100,24 @@ class SharedForward {
     const SmallDivider by_ranges(num_ranges);
     const SmallDivider by_bins(num_bins);
     const SmallDivider by_width(pooled_width);
-    const int32_t at_a_time = kPlacedRanges / num_ranges;
-    for (; begin < end; begin += at_a_time) {
-      const int32_t count = end - begin < at_a_time ? end - begin : at_a_time;
-      for (int32_t i = threadIdx.x; i < count * num_ranges; i += blockDim.x) {
-        const int32_t region = by_ranges.divide(i);
-        lists_.ranges[i] = problem_.with_roi(region_at(begin + region), [&](const auto* roi) {
-          return locate_bin_range(problem_, maps_, roi, i - region * num_ranges);
+    const int32_t most_regions = kPlacedRanges / num_ranges;
+    for (; begin < end; begin += most_regions) {
+      const int32_t num_regions = end - begin < most_regions ? end - begin : most_regions;
+      for (int32_t i = threadIdx.x; i < num_regions * num_ranges; i += blockDim.x) {
+        const int32_t region_index = by_ranges.divide(i);
+        lists_.ranges[i] = problem_.with_roi(region_at(begin + region_index), [&](const auto* roi) {
+          return locate_bin_range(problem_, maps_, roi, i - region_index * num_ranges);
         });
       }
       __syncthreads();
-      for (int32_t i = threadIdx.x; i < count * num_bins; i += blockDim.x) {
-        const int32_t region = by_bins.divide(i);
-        const int32_t bin_index = i - region * num_bins;
+      for (int32_t i = threadIdx.x; i < num_regions * num_bins; i += blockDim.x) {
+        const int32_t region_index = by_bins.divide(i);
+        const int32_t bin_index = i - region_index * num_bins;
         const int32_t p = by_width.divide(bin_index);
-        const ShortCellRange* rows = lists_.ranges + region * num_ranges;
+        const ShortCellRange* rows = lists_.ranges + region_index * num_ranges;
         const ShortCellRange* columns = rows + pooled_height;
         const auto maxima = pool_squares<kGreaterDecides>(rows[p], columns[bin_index - p * pooled_width], side);
-        write(maxima, region_at(begin + region), bin_index, output, argmax);
+        write(maxima, region_at(begin + region_index), bin_index, output, argmax);
       }
       __syncthreads();  // before the ranges of other regions replace these
     }

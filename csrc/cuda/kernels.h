@@ -1,4 +1,4 @@
-// What CUDA devices offer the operators: kernels over a problem, launched on a stream. Knows no torch.
+// Declares what CUDA devices offer the operators: kernels over a problem, launched on a stream. Knows no torch.
 //
 // Maps, outputs and argmax are on the current device, dense in the memory format of the problem.
 #pragma once

@@ -66,7 +66,7 @@ def test_more_regions_than_are_listed_at_a_time(set_device, cuda_host):
     check_against_reference(cuda_host, x, random_rois(1100, 2, 9.0, 9.0, seed=0, wild=True), (1, 1), 1.0)
 
 
-def test_maps_that_are_raised_several_times_before_anything_is_pooled(cuda_host):
+def test_squares_that_are_merged_several_times_before_anything_is_pooled(cuda_host):
     x = features((1, 4, 15, 15), torch.float32, seed=0)
     check_against_reference(cuda_host, x, torch.tensor([[0.0, 0, 0, 14, 14]]).expand(60, 5), (2, 2), 1.0)
 

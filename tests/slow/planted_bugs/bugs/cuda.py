@@ -93,7 +93,11 @@ IN_FORWARD_FROM_SHARED_MEMORY = {
         r"(cells\[i\] = merged;\s*\}\s*\})" + BARRIER,
         r"\1",
     ),
-    "shared: no barrier before ranges are read": (SHARED, r"(region \* num_ranges\);\s*\}\);\s*\})" + BARRIER, r"\1"),
+    "shared: no barrier before ranges are read": (
+        SHARED,
+        r"(region_index \* num_ranges\);\s*\}\);\s*\})" + BARRIER,
+        r"\1",
+    ),
     "shared: no barrier before ranges are replaced": (SHARED, BARRIER + r"(\s*// before the ranges)", r"\1"),
 }
 
@@ -112,7 +116,7 @@ IN_BACKWARD = {
         r"(sums\[cell\[step\]\]) \+= (.*);",
         r"\1 = static_cast<float>(BFloat16(\1 + \2));",
     ),
-    "regions out of order": (BACKWARD, r"starts\[before\] = k", "starts[all - 1 - before] = k"),
+    "regions out of order": (BACKWARD, r"starts\[num_before\] = k", "starts[num_regions - 1 - num_before] = k"),
     "sums are not cleared": (BACKWARD, r"sums\[i\] = 0;", ""),
     "a cell of another part of the plane": (
         BACKWARD,
@@ -123,7 +127,7 @@ IN_BACKWARD = {
     "gradients of the first level only": (BACKWARD, r"(cudaSuccess && level) < problem\.num_levels", r"\1 < 1"),
     "only one turn": (BACKWARD, r"(block \+= )gridDim\.x", r"\1num_blocks"),
     "no barrier before the counts are read": (BACKWARD, r"(counts\[warp\(\)\] = .*;\s*\})" + BARRIER, r"\1"),
-    "no barrier before the starts are read": (BACKWARD, r"(starts\[before\] = .*;\s*\})" + BARRIER, r"\1"),
+    "no barrier before the starts are read": (BACKWARD, r"(starts\[num_before\] = .*;\s*\})" + BARRIER, r"\1"),
     "no barrier before a batch is read": (BACKWARD, r"(copy_batch\(.*\);)" + BARRIER, r"\1"),
     "no barrier before a batch is replaced": (
         BACKWARD,
