@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from calls import Call, make_call
 from peers import available
+from report import environment
 from rich.console import Console
 from rich.table import Table
-from run import Call, environment, make_call
 from torch.utils.benchmark import Timer
 from workloads import Part
 

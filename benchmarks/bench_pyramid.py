@@ -13,22 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from calls import Call, bytes_moved, make_floor
+from measure import DTYPES, LAYOUTS, Result, make_results, share_of_same_bits
 from peers import Pool, available
+from report import show, write_json
 from rich.console import Console
 from rich.progress import Progress
-from run import (
-    DTYPES,
-    LAYOUTS,
-    Call,
-    Result,
-    bytes_moved,
-    make_floor,
-    make_results,
-    share_of_same_bits,
-    show,
-    time_in_turns,
-    write_json,
-)
+from timing import time_in_turns
 from torch import Tensor
 from workloads import Part, Workload
 

@@ -1,13 +1,18 @@
 """The contenders: roipool, and what of its peers is installed. A peer that cannot do a job says so by Unable."""
 
+import json
+import os
+import subprocess
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from workloads import Part
+from workloads import Part, Workload
 
 import roipool
 
@@ -118,3 +123,28 @@ def available(names: list[str] | None) -> dict[str, Pool]:
             except (ImportError, RuntimeError) as error:  # torchvision fails with either beside another torch
                 print(f"{name} is left out: {error}")
     return pools
+
+
+def time_mxnet(
+    python: Path, workload: Workload, dtype: str, mode: str, parts: list[Part], rounds: int
+) -> tuple[list[float], list[Tensor]]:
+    """Seconds, and the outputs of a forward."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        job = {
+            "dtype": dtype,
+            "mode": mode,
+            "rounds": rounds,
+            "output_size": workload.output_size,
+            "spatial_scales": [part.spatial_scale for part in parts],
+        }
+        (folder / "job.json").write_text(json.dumps(job))
+        for i, part in enumerate(parts):
+            np.save(folder / f"input{i}.npy", part.input.contiguous().numpy())
+            np.save(folder / f"rois{i}.npy", part.rois.numpy())
+        command = [python, Path(__file__).parent / "mxnet_peer.py", folder]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+        environment.pop("LD_LIBRARY_PATH", None)
+        printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+        outputs = [torch.from_numpy(np.load(folder / f"output{i}.npy")) for i in range(len(parts))]
+        return json.loads(printed.splitlines()[-1]), outputs

@@ -11,10 +11,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from calls import MODES
+from measure import Result, measure
 from peers import available
+from report import show, write_json
 from rich.console import Console
 from rich.progress import Progress
-from run import MODES, Result, measure, show, write_json
 from workloads import WORKLOADS, Workload
 
 FPN = WORKLOADS["fpn"]

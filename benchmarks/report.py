@@ -1,0 +1,102 @@
+"""Shows results: as a table, as JSON with the environment that they were measured in, and as a plot."""
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from measure import Result
+from rich.console import Console
+from rich.table import Table
+
+import roipool
+
+ALLOCATOR_SETTINGS = ["THP_MEM_ALLOC_ENABLE", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"]
+
+
+def commit() -> str:
+    """Of the sources; ROIPOOL_COMMIT where they have travelled without their history."""
+    try:
+        described = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout
+    except OSError:
+        described = ""
+    return described.strip() or os.environ.get("ROIPOOL_COMMIT", "unknown")
+
+
+def environment(device: str = "cpu") -> dict[str, object]:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    facts = {
+        "roipool": roipool.__version__,
+        "commit": commit(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "processor": names[0] if names else platform.processor(),
+        "cpu_capability": roipool._C.cpu_capability,
+        "threads": torch.get_num_threads(),
+        **{name: os.environ.get(name) for name in ALLOCATOR_SETTINGS},
+    }
+    if device == "cuda":
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        facts |= {
+            "device": torch.cuda.get_device_name(),
+            "driver": subprocess.run(query, capture_output=True, text=True).stdout.split("\n")[0],
+            "torch_cuda": torch.version.cuda,
+            "roipool_cuda": roipool._C.cuda_version,
+        }
+    return facts
+
+
+def show(results: list[Result], console: Console) -> None:
+    table = Table("workload", "dtype", "layout", "mode", "peer", "equal", "ms", "spread", "x roipool", "x floor")
+    previous = None
+    for result in results:
+        problem = (result.workload, result.dtype, result.layout, result.mode)
+        if previous not in (None, problem):
+            table.add_section()
+        previous = problem
+        table.add_row(
+            *problem,
+            result.peer,
+            "" if result.equal is None else f"{result.equal:.2%}",
+            f"{result.median_ms:.3f}",
+            f"{result.spread_ms:.3f}",
+            f"{result.over_roipool:.2f}",
+            f"{result.over_floor:.2f}",
+        )
+    console.print(table)
+
+
+def plot(results: list[Result], path: Path) -> None:
+    """One row of bars for each problem: how many times as long as roipool each peer takes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    problems = list(dict.fromkeys((r.workload, r.dtype, r.layout, r.mode) for r in results))
+    peers = list(dict.fromkeys(r.peer for r in results))
+    figure, axes = plt.subplots(figsize=(9, 1.5 + 0.16 * len(results)), layout="constrained")
+    for i, peer in enumerate(peers):
+        bars = {(r.workload, r.dtype, r.layout, r.mode): r.over_roipool for r in results if r.peer == peer}
+        rows = [problems.index(problem) + 0.8 * (i + 0.5) / len(peers) - 0.4 for problem in bars]
+        drawn = axes.barh(rows, list(bars.values()), height=0.8 / len(peers), label=peer)
+        axes.bar_label(drawn, fmt="%.3g", fontsize=7, padding=2)
+    axes.set_yticks(range(len(problems)), [" ".join(problem) for problem in problems])
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xlabel("time over roipool's (median)")
+    axes.margins(x=0.05, y=0.01)
+    figure.legend(loc="outside upper center", ncols=4)
+    figure.savefig(path, dpi=100)
+
+
+def write_json(results: list[Result], path: Path, device: str = "cpu") -> None:
+    report = {"environment": environment(device), "results": [asdict(result) for result in results]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
