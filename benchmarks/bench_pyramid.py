@@ -1,11 +1,11 @@
-"""Times MultiScaleRoIPool beside what people write: a loop over the levels of a feature pyramid.
+"""Times MultiScaleRoIPool beside what people write by hand: a loop over the levels of a feature pyramid.
 
     THP_MEM_ALLOC_ENABLE=1 python benchmarks/bench_pyramid.py --json result.json
 
 Each contender gets a dictionary of four maps (strides 4 to 32) of 800x1344 images and a list of boxes, as the head of a
-Faster R-CNN does, and chooses the levels itself: all that it takes from there to the pooled regions. The loops pick the
-regions of a level, pool them, and put them where they belong, as torchvision's MultiScaleRoIAlign does. That is timed
-as well, though it computes something else: bilinear samples, averaged.
+Faster R-CNN does, and chooses the levels itself: what is timed is all that it does from there to the pooled regions.
+The loops pick the regions of a level, pool them, and put them where they belong, as torchvision's MultiScaleRoIAlign
+does. That one is timed as well, though it computes something else: bilinear samples, averaged.
 """
 
 import argparse
@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from calls import Call, bytes_moved, make_floor
+from calls import Call, count_bytes_moved, make_floor
 from measure import DTYPES, LAYOUTS, Result, make_results, share_of_same_bits
-from peers import Pool, available
-from report import show, write_json
+from peers import Peer, load_peers
+from report import print_results, write_json
 from rich.console import Console
 from rich.progress import Progress
 from timing import time_in_turns
@@ -39,40 +39,40 @@ MODES = ["inference", "forward", "forward_backward"]
 Head = Callable[[dict[str, Tensor], list[Tensor]], Tensor]
 
 
-def make_loop(pool: Pool, output_size: tuple[int, int]) -> Head:
-    """`pool` is called as in peers.py, once for each level."""
+def make_loop(peer: Peer, output_size: tuple[int, int]) -> Head:
+    """Returns a head that calls the peer once for each level."""
 
     def loop(features: dict[str, Tensor], boxes: list[Tensor]) -> Tensor:
         rois = torch.cat([torch.nn.functional.pad(of_image, (1, 0), value=i) for i, of_image in enumerate(boxes)])
         levels = levels_of(rois[:, 1:], SCALES, 224, 4)
         maps = list(features.values())
         output = maps[0].new_zeros(len(rois), maps[0].shape[1], *output_size)
-        for level, map in enumerate(maps):
-            here = torch.where(levels == level)[0]
-            output[here] = pool(Part(map, rois[here], SCALES[level]), output_size)
+        for level, input in enumerate(maps):
+            of_level = torch.where(levels == level)[0]
+            output[of_level] = peer(Part(input, rois[of_level], SCALES[level]), output_size)
         return output
 
     return loop
 
 
 def make_contenders(workload: Workload) -> dict[str, Head]:
-    pools = available(["torchvision"])
+    peers = load_peers(["torchvision"])
     image_shapes = [workload.image_size] * workload.batch_size
     multiscale = roipool.MultiScaleRoIPool(NAMES, workload.output_size)
     contenders = {
         "roipool": lambda features, boxes: multiscale(features, boxes, image_shapes),
-        "loop of roipool": make_loop(pools["roipool"], workload.output_size),
+        "loop of roipool": make_loop(peers["roipool"], workload.output_size),
     }
-    if "torchvision" in pools:
+    if "torchvision" in peers:
         from torchvision.ops import MultiScaleRoIAlign
 
         align = MultiScaleRoIAlign(NAMES, workload.output_size, 2)
-        contenders["loop of torchvision"] = make_loop(pools["torchvision"], workload.output_size)
+        contenders["loop of torchvision"] = make_loop(peers["torchvision"], workload.output_size)
         contenders["MultiScaleRoIAlign"] = lambda features, boxes: align(features, boxes, image_shapes)
     return contenders
 
 
-def make_call(mode: str, head: Head, parts: list[Part]) -> Call:
+def make_head_call(mode: str, head: Head, parts: list[Part]) -> Call:
     inputs = [part.input.detach().requires_grad_(mode != "inference") for part in parts]
     features = dict(zip(NAMES, inputs, strict=True))
     rois = torch.cat([part.rois for part in parts])
@@ -87,17 +87,19 @@ def make_call(mode: str, head: Head, parts: list[Part]) -> Call:
     return lambda: list(torch.autograd.grad(forward(), inputs, grads))
 
 
-def measure(workload: Workload, dtype: str, layout: str, mode: str, rounds: int, device: str) -> list[Result]:
+def measure_pyramid(
+    workload: Workload, dtype: str, layout: str, mode: str, num_rounds: int, device: str
+) -> list[Result]:
     parts = workload.make(DTYPES[dtype], LAYOUTS[layout], device)
-    calls = {name: make_call(mode, head, parts) for name, head in make_contenders(workload).items()}
+    calls = {name: make_head_call(mode, head, parts) for name, head in make_contenders(workload).items()}
     expected = calls["roipool"]()
     equal = {
         name: None if name == "MultiScaleRoIAlign" else share_of_same_bits(call(), expected)
         for name, call in calls.items()
     }
-    calls["floor"] = make_floor(bytes_moved(mode, parts, workload.output_size), device)
+    calls["floor"] = make_floor(count_bytes_moved(mode, parts, workload.output_size), device)
     equal["floor"] = None
-    return make_results((workload.name, dtype, layout, mode), time_in_turns(calls, rounds, device), equal)
+    return make_results((workload.name, dtype, layout, mode), time_in_turns(calls, num_rounds, device), equal)
 
 
 def main() -> None:
@@ -114,8 +116,10 @@ def main() -> None:
     problems = [(workload, mode) for workload in WORKLOADS for mode in MODES]
     with Progress(console=console, transient=True) as progress:
         for workload, mode in progress.track(problems, description="timing"):
-            results += measure(workload, arguments.dtype, arguments.layout, mode, arguments.rounds, arguments.device)
-    show(results, console)
+            results += measure_pyramid(
+                workload, arguments.dtype, arguments.layout, mode, arguments.rounds, arguments.device
+            )
+    print_results(results, console)
     if arguments.json:
         write_json(results, arguments.json, arguments.device)
 

@@ -1,13 +1,13 @@
-"""Measures the contenders on one problem: equality first, then time."""
+"""Measures roipool and its peers on one problem: whether their results have the same bits, then their times."""
 
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from calls import Call, bytes_moved, make_call, make_floor
-from peers import Pool, Unable, time_mxnet
-from timing import copies_beyond_the_cache, in_turn, poison, time_in_turns
+from calls import Call, count_bytes_moved, make_call, make_floor
+from peers import Peer, Unable, time_mxnet
+from timing import copy_beyond_the_cache, fill_free_memory_with_nan, take_turns, time_in_turns
 from torch import Tensor
 from workloads import Workload
 
@@ -22,26 +22,28 @@ DTYPES = {
 
 @dataclass
 class Result:
+    """Says how one contender did on one problem: roipool, a peer, or the memory floor."""
+
     workload: str
     dtype: str
     layout: str
     mode: str
     threads: int
     peer: str
-    equal: float | None  # the share of its results that have the bits of roipool's
+    equal: float | None  # the share of its values that have the bits of roipool's
     median_ms: float
     spread_ms: float
     over_roipool: float = 1.0  # its median over roipool's
-    over_floor: float = 1.0  # its median over that of the floor
+    over_floor: float = 1.0  # its median over the floor's
 
 
 def share_of_same_bits(actual: list[Tensor], expected: list[Tensor]) -> float:
-    same = total = 0
+    num_same = num_values = 0
     for a, b in zip(actual, expected, strict=True):
         bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[b.element_size()]
-        same += int((a.contiguous().view(bits) == b.contiguous().view(bits)).sum())
-        total += b.numel()
-    return same / max(1, total)
+        num_same += int((a.contiguous().view(bits) == b.contiguous().view(bits)).sum())
+        num_values += b.numel()
+    return num_same / max(1, num_values)
 
 
 def measure(
@@ -49,43 +51,44 @@ def measure(
     dtype: str,
     layout: str,
     mode: str,
-    pools: dict[str, Pool],
-    rounds: int,
+    peers: dict[str, Peer],
+    num_rounds: int,
     mxnet_python: Path | None = None,
     device: str = "cpu",
 ) -> list[Result]:
-    sets = copies_beyond_the_cache(workload.make(DTYPES[dtype], LAYOUTS[layout], device))
-    parts = sets[0]
-    num_bytes = bytes_moved(mode, parts, workload.output_size)
+    """Times the peers, of which roipool is the first, and the floor. Leaves out those that are unable."""
+    copies = copy_beyond_the_cache(workload.make(DTYPES[dtype], LAYOUTS[layout], device))
+    parts = copies[0]
+    num_bytes = count_bytes_moved(mode, parts, workload.output_size)
     calls: dict[str, Call] = {}
     equal: dict[str, float | None] = {}
-    for name, pool in pools.items():
+    for name, peer in peers.items():
         try:
-            calls[name] = in_turn([make_call(mode, pool, copy, workload.output_size) for copy in sets])
-            poison(num_bytes, device)
-            results = calls[name]()
+            calls[name] = take_turns([make_call(mode, peer, copy, workload.output_size) for copy in copies])
+            fill_free_memory_with_nan(num_bytes, device)
+            values = calls[name]()
         except Unable:
             calls.pop(name, None)
             continue
         if name == "roipool":
-            expected = results
-        equal[name] = share_of_same_bits(results, expected)
-        del results
-    calls["floor"] = in_turn([make_floor(num_bytes, device) for _ in sets])
+            expected = values
+        equal[name] = share_of_same_bits(values, expected)
+        del values
+    calls["floor"] = take_turns([make_floor(num_bytes, device) for _ in copies])
     equal["floor"] = None
 
-    times = time_in_turns(calls, rounds, device)
+    times = time_in_turns(calls, num_rounds, device)
     if mxnet_python and mode != "inference_out" and device == "cpu" and layout == "contiguous" and dtype != "bfloat16":
-        times["mxnet"], outputs = time_mxnet(mxnet_python, workload, dtype, mode, parts, rounds)
-        reference = make_call("inference", pools["roipool"], parts, workload.output_size)()
-        equal["mxnet"] = share_of_same_bits(outputs, reference)
+        times["mxnet"], outputs = time_mxnet(mxnet_python, workload, dtype, mode, parts, num_rounds)
+        inference = make_call("inference", peers["roipool"], parts, workload.output_size)
+        equal["mxnet"] = share_of_same_bits(outputs, inference())
     return make_results((workload.name, dtype, layout, mode), times, equal)
 
 
 def make_results(
     problem: tuple[str, str, str, str], times: dict[str, list[float]], equal: dict[str, float | None]
 ) -> list[Result]:
-    """Of a problem (workload, dtype, layout, mode), for each of those that were timed."""
+    """Returns the result of each contender on a problem (workload, dtype, layout, mode), from its seconds."""
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     quartiles = {name: statistics.quantiles(seconds, n=4) for name, seconds in times.items()}
     return [

@@ -70,7 +70,7 @@ step cuda_pyramid 40 "$python" benchmarks/bench_pyramid.py --device cuda --round
 compare cuda_more --workload detections few dense pixels huge --mode inference forward_backward --rounds 5
 if command -v ncu >/dev/null; then
   profile=(ncu --section SpeedOfLight --section MemoryWorkloadAnalysis --section Occupancy
-    --kernel-name 'regex:pool_|scatter' --launch-count 3 "$python" benchmarks/run.py --device cuda --workload fpn
+    --kernel-name 'regex:forward_|scatter' --launch-count 3 "$python" benchmarks/run.py --device cuda --workload fpn
     --peers torchvision --rounds 2)
   step ncu_forward 40 "${profile[@]}" --mode forward
   step ncu_backward 40 "${profile[@]}" --mode backward

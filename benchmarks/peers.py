@@ -1,4 +1,7 @@
-"""The contenders: roipool, and what of its peers is installed. A peer that cannot do a job says so by Unable."""
+"""Gives roipool and its peers one signature: they take a part of a workload and an output size.
+
+A peer that is not installed is left out, and one that cannot do what it is asked for raises Unable.
+"""
 
 import json
 import os
@@ -16,56 +19,57 @@ from workloads import Part, Workload
 
 import roipool
 
-Pool = Callable[..., Tensor]  # (part, output_size, out=None)
+Peer = Callable[..., Tensor]  # (part, output_size, out=None)
 
 
 class Unable(Exception):
-    """This peer has no such thing: a dtype, a derivative."""
+    """Says that a peer lacks something: a dtype, a derivative."""
 
 
 def pool_roipool(part: Part, output_size: tuple[int, int], out: Tensor | None = None) -> Tensor:
     return roipool.roi_pool(part.input, part.rois, output_size, part.spatial_scale, out=out)
 
 
-def make_torchvision() -> Pool:
+def make_torchvision() -> Peer:
     from torchvision.ops import roi_pool
 
-    def pool(part: Part, output_size: tuple[int, int]) -> Tensor:
-        if part.input.dtype == torch.bfloat16:  # as its autocast does
+    def pool_torchvision(part: Part, output_size: tuple[int, int]) -> Tensor:
+        if part.input.dtype == torch.bfloat16:  # as torchvision's autocast does
             return roi_pool(part.input.float(), part.rois, output_size, part.spatial_scale).bfloat16()
-        # it wants the boxes in the dtype of the features
+        # torchvision wants the boxes in the dtype of the features.
         return roi_pool(part.input, part.rois.to(part.input.dtype), output_size, part.spatial_scale)
 
-    return pool
+    return pool_torchvision
 
 
 def pool_adaptive(part: Part, output_size: tuple[int, int]) -> Tensor:
-    """What people write by hand: crop, then torch.nn.functional.adaptive_max_pool2d."""
+    """Does what people write by hand: crops, then torch.nn.functional.adaptive_max_pool2d."""
     corners = (part.rois[:, 1:] * part.spatial_scale + 0.5).floor().int().tolist()  # no corner is negative here
     images = part.rois[:, 0].int().tolist()
     return torch.stack(
         [
-            F.adaptive_max_pool2d(part.input[n, :, top : bottom + 1, left : right + 1], output_size)
-            for n, (left, top, right, bottom) in zip(images, corners, strict=True)
+            F.adaptive_max_pool2d(part.input[image, :, top : bottom + 1, left : right + 1], output_size)
+            for image, (left, top, right, bottom) in zip(images, corners, strict=True)
         ]
     )
 
 
-def _cpu_float32_inference_only(part: Part) -> None:
+def require_cpu_float32_inference(part: Part) -> None:
+    """Raises Unable unless the part is what OpenVINO and ONNX Runtime can pool here."""
     input = part.input
     if not input.is_cpu or input.dtype != torch.float32 or not input.is_contiguous() or input.requires_grad:
         raise Unable
 
 
-def make_openvino() -> Pool:
+def make_openvino() -> Peer:
     import openvino
     from openvino import opset2
 
     requests: WeakKeyDictionary[Part, openvino.InferRequest] = WeakKeyDictionary()
 
     def pool_openvino(part: Part, output_size: tuple[int, int], out: Tensor | None = None) -> Tensor:
-        # `out` or not: it always keeps the memory of its output
-        _cpu_float32_inference_only(part)
+        # OpenVINO keeps the memory of its output in any case, so `out` is not needed.
+        require_cpu_float32_inference(part)
         if part not in requests:
             input, rois = (opset2.parameter(list(t.shape), np.float32) for t in [part.input, part.rois])
             node = opset2.roi_pooling(input, rois, list(output_size), part.spatial_scale, "max")
@@ -78,14 +82,14 @@ def make_openvino() -> Pool:
     return pool_openvino
 
 
-def make_onnxruntime() -> Pool:
+def make_onnxruntime() -> Peer:
     import onnxruntime
     from onnx import TensorProto, helper
 
     sessions: WeakKeyDictionary[Part, onnxruntime.InferenceSession] = WeakKeyDictionary()
 
-    def pool(part: Part, output_size: tuple[int, int]) -> Tensor:
-        _cpu_float32_inference_only(part)
+    def pool_onnxruntime(part: Part, output_size: tuple[int, int]) -> Tensor:
+        require_cpu_float32_inference(part)
         if part not in sessions:
             names = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ["x", "rois", "y"]]
             node = helper.make_node(
@@ -98,13 +102,13 @@ def make_onnxruntime() -> Pool:
             sessions[part] = onnxruntime.InferenceSession(model.SerializeToString(), options)
         return torch.from_numpy(sessions[part].run(None, {"x": part.input.numpy(), "rois": part.rois.numpy()})[0])
 
-    return pool
+    return pool_onnxruntime
 
 
-# Those that can write to memory that is kept, by the names of their functions.
+# Names the functions that can write to memory that is kept.
 KEEP_OUTPUTS = {"pool_roipool", "pool_openvino"}
 
-PEERS: dict[str, Callable[[], Pool]] = {
+PEERS: dict[str, Callable[[], Peer]] = {
     "roipool": lambda: pool_roipool,
     "torchvision": make_torchvision,
     "openvino": make_openvino,
@@ -113,28 +117,28 @@ PEERS: dict[str, Callable[[], Pool]] = {
 }
 
 
-def available(names: list[str] | None) -> dict[str, Pool]:
-    """Those of the named contenders (all, if None) that can be imported here; roipool always, and first."""
-    pools: dict[str, Pool] = {}
+def load_peers(names: list[str]) -> dict[str, Peer]:
+    """Returns those of the named peers that can be imported; roipool always, and first."""
+    peers: dict[str, Peer] = {}
     for name, make in PEERS.items():
-        if name == "roipool" or names is None or name in names:
+        if name == "roipool" or name in names:
             try:
-                pools[name] = make()
-            except (ImportError, RuntimeError) as error:  # torchvision fails with either beside another torch
+                peers[name] = make()
+            except (ImportError, RuntimeError) as error:  # torchvision raises either of them beside another torch
                 print(f"{name} is left out: {error}")
-    return pools
+    return peers
 
 
 def time_mxnet(
-    python: Path, workload: Workload, dtype: str, mode: str, parts: list[Part], rounds: int
+    python: Path, workload: Workload, dtype: str, mode: str, parts: list[Part], num_rounds: int
 ) -> tuple[list[float], list[Tensor]]:
-    """Seconds, and the outputs of a forward."""
+    """Runs mxnet_peer.py. Returns the seconds of each round, and the outputs of a forward."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         job = {
             "dtype": dtype,
             "mode": mode,
-            "rounds": rounds,
+            "rounds": num_rounds,
             "output_size": workload.output_size,
             "spatial_scales": [part.spatial_scale for part in parts],
         }

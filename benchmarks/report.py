@@ -1,4 +1,4 @@
-"""Shows results: as a table, as JSON with the environment that they were measured in, and as a plot."""
+"""Shows results as a table, as a plot, and as JSON with the environment that they were measured in."""
 
 import json
 import os
@@ -17,8 +17,8 @@ import roipool
 ALLOCATOR_SETTINGS = ["THP_MEM_ALLOC_ENABLE", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"]
 
 
-def commit() -> str:
-    """Of the sources; ROIPOOL_COMMIT where they have travelled without their history."""
+def describe_commit() -> str:
+    """Names the commit of the sources; ROIPOOL_COMMIT does where they have travelled without their history."""
     try:
         described = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout
     except OSError:
@@ -26,13 +26,14 @@ def commit() -> str:
     return described.strip() or os.environ.get("ROIPOOL_COMMIT", "unknown")
 
 
-def environment(device: str = "cpu") -> dict[str, object]:
+def describe_environment(device: str = "cpu") -> dict[str, object]:
+    """Returns what figures depend on: versions, the processor, the allocator's settings, the GPU."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     facts = {
         "roipool": roipool.__version__,
-        "commit": commit(),
+        "commit": describe_commit(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "processor": names[0] if names else platform.processor(),
@@ -51,7 +52,7 @@ def environment(device: str = "cpu") -> dict[str, object]:
     return facts
 
 
-def show(results: list[Result], console: Console) -> None:
+def print_results(results: list[Result], console: Console) -> None:
     table = Table("workload", "dtype", "layout", "mode", "peer", "equal", "ms", "spread", "x roipool", "x floor")
     previous = None
     for result in results:
@@ -71,8 +72,8 @@ def show(results: list[Result], console: Console) -> None:
     console.print(table)
 
 
-def plot(results: list[Result], path: Path) -> None:
-    """One row of bars for each problem: how many times as long as roipool each peer takes."""
+def plot_results(results: list[Result], path: Path) -> None:
+    """Draws a row of bars for each problem: how many times as long as roipool each peer takes."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -81,9 +82,9 @@ def plot(results: list[Result], path: Path) -> None:
     problems = list(dict.fromkeys((r.workload, r.dtype, r.layout, r.mode) for r in results))
     peers = list(dict.fromkeys(r.peer for r in results))
     figure, axes = plt.subplots(figsize=(9, 1.5 + 0.16 * len(results)), layout="constrained")
-    for i, peer in enumerate(peers):
+    for peer_index, peer in enumerate(peers):
         bars = {(r.workload, r.dtype, r.layout, r.mode): r.over_roipool for r in results if r.peer == peer}
-        rows = [problems.index(problem) + 0.8 * (i + 0.5) / len(peers) - 0.4 for problem in bars]
+        rows = [problems.index(problem) + 0.8 * (peer_index + 0.5) / len(peers) - 0.4 for problem in bars]
         drawn = axes.barh(rows, list(bars.values()), height=0.8 / len(peers), label=peer)
         axes.bar_label(drawn, fmt="%.3g", fontsize=7, padding=2)
     axes.set_yticks(range(len(problems)), [" ".join(problem) for problem in problems])
@@ -97,6 +98,6 @@ def plot(results: list[Result], path: Path) -> None:
 
 
 def write_json(results: list[Result], path: Path, device: str = "cpu") -> None:
-    report = {"environment": environment(device), "results": [asdict(result) for result in results]}
+    report = {"environment": describe_environment(device), "results": [asdict(result) for result in results]}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")

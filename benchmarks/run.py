@@ -1,20 +1,21 @@
 """Times roipool beside its peers: in one process, in alternation, on the same tensors, equality checked first.
 
-    python benchmarks/run.py --workload fpn --workload vgg --mode inference --json result.json --plot result.png
+    python benchmarks/run.py --workload fpn vgg --mode inference --json result.json --plot result.png
 
 A figure is the median over the rounds; the spread is the distance between its quartiles. On a shared machine only the
 ratios mean anything: "x roipool" is a peer's median over roipool's, "x floor" is a median over the time that it takes
 to copy as many bytes as the call must read and write once, between buffers that are mapped already.
 
-On CUDA a figure is the mean of some calls in a row, between CUDA events, in eager mode, so that launches overlap with
+On CUDA, a figure is the mean of some calls in a row, between CUDA events, in eager mode, so that launches overlap with
 the work before them. Calls take turns with copies of the inputs that together exceed the second-level cache. Before
-results are checked, what memory they will get is filled with NaN.
+results are checked, the memory that they will get is filled with NaN.
 
-Results and gradients live in fresh memory, as they do for users; how much of the time that is depends on the allocator:
-run under THP_MEM_ALLOC_ENABLE=1 (huge pages) and without, and with MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592
-added, whereby glibc hands out again what was freed, as jemalloc and tcmalloc do. MXNet is timed right after the others,
-in a process of its own (--mxnet-python). The mode inference_out is inference into memory that is kept (out=), for those
-that can.
+Results and gradients live in fresh memory, as they do for users; how much of the time that takes depends on the
+allocator. Run this with THP_MEM_ALLOC_ENABLE=1 (huge pages) and without, and with MALLOC_MMAP_MAX_=0
+MALLOC_TRIM_THRESHOLD_=8589934592 added: glibc then hands out again what was freed, as jemalloc and tcmalloc do. The
+mode inference_out is inference into memory that is kept (out=), by those that can.
+
+MXNet is timed right after the others, in a process of its own (--mxnet-python).
 """
 
 import argparse
@@ -23,26 +24,26 @@ from pathlib import Path
 import torch
 from calls import MODES
 from measure import DTYPES, LAYOUTS, Result, measure
-from peers import PEERS, available
-from report import plot, show, write_json
+from peers import PEERS, load_peers
+from report import plot_results, print_results, write_json
 from rich.console import Console
 from rich.progress import Progress
 from workloads import WORKLOADS
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 
-    def several(flag: str, choices: list[str], default: list[str], what: str) -> None:
+    def add_list(flag: str, choices: list[str], default: list[str], what: str) -> None:
         help = f"{what}: {', '.join(choices)} (default: {', '.join(default)})"
         parser.add_argument(flag, nargs="+", choices=choices, default=default, metavar="NAME", help=help)
 
-    ordinary = [name for name, workload in WORKLOADS.items() if not workload.for_gpus]
-    several("--workload", list(WORKLOADS), ordinary, "the problems")
-    several("--mode", MODES, MODES, "what to time")
-    several("--dtype", list(DTYPES), ["float32"], "of the features")
-    several("--layout", list(LAYOUTS), ["contiguous"], "of the features")
-    several("--peers", list(PEERS), list(PEERS), "beside roipool, of those that are installed")
+    for_cpus = [name for name, workload in WORKLOADS.items() if not workload.for_gpus]
+    add_list("--workload", list(WORKLOADS), for_cpus, "the problems")
+    add_list("--mode", MODES, MODES, "what to time")
+    add_list("--dtype", list(DTYPES), ["float32"], "of the features")
+    add_list("--layout", list(LAYOUTS), ["contiguous"], "of the features")
+    add_list("--peers", list(PEERS), list(PEERS), "beside roipool, of those that are installed")
     parser.add_argument("--mxnet-python", type=Path, metavar="PATH", help="the Python of an environment with MXNet")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (%(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="for every contender (all cores)")
@@ -50,11 +51,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the results there as well")
     parser.add_argument("--plot", type=Path, metavar="PATH", help="draw them there")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no GPU")
+    return arguments
 
-    pools = available(arguments.peers)
+
+def main() -> None:
+    arguments = parse_arguments()
+    torch.set_num_threads(arguments.threads)
+    peers = load_peers(arguments.peers)
     problems = [
         (workload, dtype, layout, mode)
         for workload in arguments.workload
@@ -69,16 +74,16 @@ def main() -> None:
             results += measure(
                 WORKLOADS[workload],
                 *rest,
-                pools=pools,
-                rounds=arguments.rounds,
+                peers=peers,
+                num_rounds=arguments.rounds,
                 mxnet_python=arguments.mxnet_python,
                 device=arguments.device,
             )
-    show(results, console)
+    print_results(results, console)
     if arguments.json:
         write_json(results, arguments.json, arguments.device)
     if arguments.plot:
-        plot(results, arguments.plot)
+        plot_results(results, arguments.plot)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How the time grows with one property of the problem at a time, roipool beside torchvision, with plots.
+"""Times how roipool and torchvision grow with one property of the problem at a time, and draws curves.
 
     python benchmarks/scaling.py --json benchmarks/results/cpu_scaling.json --plot benchmarks/results/cpu_scaling.png
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from calls import MODES
 from measure import Result, measure
-from peers import available
-from report import show, write_json
+from peers import load_peers
+from report import print_results, write_json
 from rich.console import Console
 from rich.progress import Progress
 from workloads import WORKLOADS, Workload
@@ -22,22 +22,22 @@ from workloads import WORKLOADS, Workload
 FPN = WORKLOADS["fpn"]
 
 
-def variants() -> Iterable[tuple[str, float, Workload, int]]:
-    """The curve, where on it, the problem, and the threads."""
-    threads = torch.get_num_threads()
-    for regions in [1, 4, 16, 64, 256, 1000, 4000]:
-        yield "regions", regions, dataclasses.replace(FPN, num_regions=regions), threads
+def make_variants() -> Iterable[tuple[str, float, Workload, int]]:
+    """Yields the name of a curve, the value that is varied, the problem, and the number of threads."""
+    num_threads = torch.get_num_threads()
+    for num_regions in [1, 4, 16, 64, 256, 1000, 4000]:
+        yield "regions", num_regions, dataclasses.replace(FPN, num_regions=num_regions), num_threads
     for channels in [1, 3, 8, 16, 32, 64, 128, 256, 512]:
-        yield "channels", channels, dataclasses.replace(FPN, channels=channels), threads
+        yield "channels", channels, dataclasses.replace(FPN, channels=channels), num_threads
     for side in [16, 32, 64, 128, 256, 512, 800]:
-        yield "side of the regions, px", side, dataclasses.replace(FPN, box_sides=(side, side)), threads
-    for bins in [1, 2, 4, 7, 14, 28]:
-        yield "output size", bins, dataclasses.replace(FPN, output_size=(bins, bins)), threads
-    for count in [1, 2]:
-        yield "threads", count, FPN, count
+        yield "side of the regions, px", side, dataclasses.replace(FPN, box_sides=(side, side)), num_threads
+    for side in [1, 2, 4, 7, 14, 28]:
+        yield "output size", side, dataclasses.replace(FPN, output_size=(side, side)), num_threads
+    for varied in [1, 2]:
+        yield "threads", varied, FPN, varied
 
 
-def plot(curves: dict[str, list[tuple[float, list[Result]]]], mode: str, path: Path) -> None:
+def plot_curves(curves: dict[str, list[tuple[float, list[Result]]]], mode: str, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -46,7 +46,7 @@ def plot(curves: dict[str, list[tuple[float, list[Result]]]], mode: str, path: P
     figure, panels = plt.subplots(1, len(curves), figsize=(4 * len(curves), 3.6), layout="constrained")
     for axes, (name, points) in zip(panels, curves.items(), strict=True):
         for peer in ["roipool", "torchvision", "floor"]:
-            line = [(at, r.median_ms) for at, results in points for r in results if r.peer == peer]
+            line = [(value, r.median_ms) for value, results in points for r in results if r.peer == peer]
             axes.plot(*zip(*line, strict=True), marker="o", markersize=4, label=peer)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
@@ -66,23 +66,23 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="PATH", help="draw them there")
     arguments = parser.parse_args()
 
-    pools = available(["torchvision"])
+    peers = load_peers(["torchvision"])
     curves: dict[str, list[tuple[float, list[Result]]]] = {}
-    everything: list[Result] = []
+    all_results: list[Result] = []
     with Progress(transient=True) as progress:
-        for curve, at, workload, threads in progress.track(list(variants()), description="timing"):
-            before = torch.get_num_threads()
-            torch.set_num_threads(threads)
-            named = dataclasses.replace(workload, name=f"{curve} = {at}")
-            results = measure(named, "float32", "contiguous", arguments.mode, pools, arguments.rounds)
-            torch.set_num_threads(before)
-            curves.setdefault(curve, []).append((at, results))
-            everything += results
-    show(everything, Console())
+        for curve, value, workload, num_threads in progress.track(list(make_variants()), description="timing"):
+            threads_before = torch.get_num_threads()
+            torch.set_num_threads(num_threads)
+            named = dataclasses.replace(workload, name=f"{curve} = {value}")
+            results = measure(named, "float32", "contiguous", arguments.mode, peers, arguments.rounds)
+            torch.set_num_threads(threads_before)
+            curves.setdefault(curve, []).append((value, results))
+            all_results += results
+    print_results(all_results, Console())
     if arguments.json:
-        write_json(everything, arguments.json)
+        write_json(all_results, arguments.json)
     if arguments.plot:
-        plot(curves, arguments.mode, arguments.plot)
+        plot_curves(curves, arguments.mode, arguments.plot)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The problems that the benchmarks time: shapes from real detectors, boxes drawn at random from a fixed seed."""
+"""Makes the problems that the benchmarks time: shapes of real detectors, boxes drawn at random from a fixed seed."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 
-@dataclass(eq=False)  # a key by its identity
+@dataclass(eq=False)  # so that a part can be a key: it is equal to itself only
 class Part:
-    """One map and its regions: what one call pools."""
+    """Holds what one call pools: the maps of one level, and the regions on them."""
 
     input: Tensor
     rois: Tensor  # float32, whatever the dtype of the input
@@ -19,30 +19,32 @@ class Part:
 
 @dataclass(frozen=True)
 class Workload:
+    """Describes a problem: images, the maps of each level, regions and bins."""
+
     name: str
     batch_size: int
     channels: int
-    strides: tuple[int, ...]  # one map for each
-    num_regions: int  # over all images and maps
+    strides: tuple[int, ...]  # one for each level
+    num_regions: int  # on all images and levels
     output_size: tuple[int, int]
     box_sides: tuple[int, int] = (16, 600)  # shortest and longest, in image pixels
     image_size: tuple[int, int] = (800, 1344)
-    map_size: tuple[int, int] | None = field(default=None)  # where it is not the image's, divided by the stride
-    for_gpus: bool = False  # too large for a CPU to take part
+    map_size: tuple[int, int] | None = field(default=None)  # if it is not image_size / stride
+    for_gpus: bool = False  # because it is too large for a CPU
 
     def make(self, dtype: torch.dtype, layout: torch.memory_format, device: str = "cpu") -> list[Part]:
         generator = torch.Generator().manual_seed(0)
-        rois = self._rois(generator)
-        level = self._level(rois)
+        rois = self._draw_rois(generator)
+        levels = self._choose_levels(rois)
         parts = []
-        for i, stride in enumerate(self.strides):
+        for level, stride in enumerate(self.strides):
             size = self.map_size or tuple(side // stride for side in self.image_size)
             input = torch.randn(self.batch_size, self.channels, *size, generator=generator)
             input = input.to(device, dtype, memory_format=layout)
-            parts.append(Part(input, rois[level == i].to(device), 1 / stride))
+            parts.append(Part(input, rois[levels == level].to(device), 1 / stride))
         return parts
 
-    def _rois(self, generator: torch.Generator) -> Tensor:
+    def _draw_rois(self, generator: torch.Generator) -> Tensor:
         height, width = self.image_size
         shortest, longest = self.box_sides
         sides = shortest + torch.rand(self.num_regions, 2, generator=generator) * (longest - shortest)
@@ -51,14 +53,14 @@ class Workload:
         image = torch.randint(self.batch_size, (self.num_regions, 1), generator=generator)
         return torch.cat([image, corner, corner + sides - 1], 1)
 
-    def _level(self, rois: Tensor) -> Tensor:
-        """Of a pyramid, the map for each region, by the rule of Lin et al., Feature Pyramid Networks, 2017."""
+    def _choose_levels(self, rois: Tensor) -> Tensor:
+        """Returns the level of each region, by the rule of Lin et al., Feature Pyramid Networks, 2017."""
         if len(self.strides) == 1:
             return torch.zeros(len(rois))
         assert all(b == 2 * a for a, b in pairwise(self.strides))
         side = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).sqrt()
-        level = torch.floor(4 + torch.log2(side / 224)) - math.log2(self.strides[0])
-        return level.clamp(0, len(self.strides) - 1)
+        levels = torch.floor(4 + torch.log2(side / 224)) - math.log2(self.strides[0])
+        return levels.clamp(0, len(self.strides) - 1)
 
 
 WORKLOADS = {
