@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 COLUMNS = ["AP", "AP50", "AP75", "minutes", "images_per_second", "processes"]
-WINDOW = 50  # steps of the running mean
+STEPS_IN_MEAN = 50  # of the running mean
 
 Runs = dict[str, dict]
 
@@ -29,12 +29,12 @@ def make_table(runs: Runs) -> str:
 def draw_losses(runs: Runs, out: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for name, run in runs.items():
-        window = min(WINDOW, len(run["losses"]))
-        means = np.convolve(run["losses"], np.full(window, 1 / window), mode="valid")
-        (line,) = axes.plot(np.arange(window, len(run["losses"]) + 1), means, linewidth=1, label=name)
+        num_steps = min(STEPS_IN_MEAN, len(run["losses"]))
+        means = np.convolve(run["losses"], np.full(num_steps, 1 / num_steps), mode="valid")
+        (line,) = axes.plot(np.arange(num_steps, len(run["losses"]) + 1), means, linewidth=1, label=name)
         for step in run["resumed_at"]:
             axes.axvline(step, color=line.get_color(), linestyle=":", label=f"{name}: resumed at step {step}")
-    axes.set(xlabel="step", ylabel=f"loss (mean of {WINDOW} steps)", ylim=(0, None))
+    axes.set(xlabel="step", ylabel=f"loss (mean of {STEPS_IN_MEAN} steps)", ylim=(0, None))
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(out, dpi=100)

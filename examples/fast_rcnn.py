@@ -1,9 +1,9 @@
-"""Fast R-CNN's way: regions are pooled from features, so that the backbone sees each image once for all its regions.
+"""Pools regions from features, as Fast R-CNN does: the backbone sees each image once for all its regions.
 
-First what an MXNet user would have written with npx.roi_pooling(features, rois, (4, 4), 1 / 32): the images and regions
-of rcnn.py, the features of a ResNet-34, ten classes and background. Then a detector that is trained, on the data set of
-shapes.py: its proposals are the boxes of Felzenszwalb's segments, pooled from the features of a small ResNet at 1/8 to
-7x7, classified and refined.
+The first part is what was npx.roi_pooling(features, rois, (4, 4), 1 / 32) in MXNet: it classifies the images and
+regions of rcnn.py, from the features of a ResNet-34, into ten classes and background. The second part trains a
+detector on the data set of shapes.py: its proposals are the boxes of Felzenszwalb's segments, pooled from the features
+of a small ResNet at 1/8 to 7x7, classified and refined.
 
     python examples/fast_rcnn.py --out detections.jpg --json fast_rcnn.json
 """
@@ -55,7 +55,7 @@ SAMPLER = BalancedPositiveNegativeSampler(batch_size_per_image=32, positive_frac
 
 
 def classify_regions(weights: Path | None) -> Tensor:
-    """(K, NUM_CLASSES + 1): logits of the regions of rcnn.py, from features at 1/32."""
+    """Returns logits (K, NUM_CLASSES + 1) of the regions of rcnn.py, from features at 1/32."""
     resnet = resnet34()
     if weights is not None:
         resnet.load_state_dict(torch.load(weights, weights_only=True))
@@ -85,7 +85,7 @@ def mirror_boxes(boxes: Tensor) -> Tensor:
 
 
 def propose(image: Tensor) -> Tensor:
-    """(K, 4), rows [x1, y1, x2, y2]: boxes of the segments found at two scales."""
+    """Returns the boxes of segments that are found at two scales: (K, 4), rows [x1, y1, x2, y2]."""
     boxes = set()
     for scale in [50, 200]:
         segments = felzenszwalb(image.permute(1, 2, 0).numpy(), scale=scale, sigma=0.8, min_size=60)
@@ -97,7 +97,7 @@ def propose(image: Tensor) -> Tensor:
 
 
 def load_examples(shapes: Shapes, description: str) -> list[Example]:
-    """Without the few images in which no shape found room."""
+    """Returns the images with their proposals, but for the few images in which no shape found room."""
     labelled = (example for example in tqdm(shapes, desc=description) if len(example[1]["boxes"]))
     return [Example(image, target, propose(image)) for image, target in labelled]
 
@@ -114,20 +114,20 @@ class FastRCNN(nn.Module):
         self.regressor = nn.Linear(256, 4)
 
     def forward(self, images: Tensor, regions: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits (K, num_classes) and box deltas (K, 4) of the regions, a tensor (L_i, 4) for each image."""
+        """Returns logits (K, num_classes) and box deltas (K, 4) of the regions, a tensor (L_i, 4) for each image."""
         hidden = self.head(self.pool(self.backbone(images), regions))
         return self.classifier(hidden), self.regressor(hidden)
 
 
 def jitter(boxes: Tensor) -> Tensor:
-    """Each box four times, its corners moved by up to a fifth of its size."""
+    """Returns each box four times, its corners moved by up to a fifth of its size."""
     boxes = boxes.repeat(4, 1)
     sizes = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     return clip_boxes_to_image(boxes + 0.2 * sizes * (2 * torch.rand_like(boxes) - 1), (SIZE, SIZE))
 
 
 def sample_regions(example: Example) -> tuple[Tensor, Tensor, Tensor]:
-    """Regions to learn from: boxes (S, 4), labels (S,) and the ground truth that they should be moved to (S, 4)."""
+    """Samples regions to learn from: boxes (S, 4), labels (S,), and the truth that they should be moved to (S, 4)."""
     truth, labels = example.target["boxes"], example.target["labels"]
     boxes = torch.cat([truth, jitter(truth), example.proposals])  # few proposals alone are foreground
     match = MATCHER(box_iou(truth, boxes))
@@ -166,7 +166,7 @@ def train(model: FastRCNN, examples: list[Example], steps: int) -> list[float]:
 
 
 def detect(logits: Tensor, deltas: Tensor, proposals: Tensor) -> dict[str, Tensor]:
-    """Boxes, scores and labels of what is left after non-maximum suppression, class by class."""
+    """Returns boxes, scores and labels of what non-maximum suppression leaves, class by class."""
     boxes = clip_boxes_to_image(BOX_CODER.decode(deltas, [proposals])[:, 0], (SIZE, SIZE))
     scores = logits.softmax(1)
     k, labels = (scores > 0.05).nonzero().unbind(1)

@@ -99,7 +99,7 @@ def join_process_group(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     store, rank, world_size = next(dist.rendezvous("env://"))
-    # torchrun keeps its store when it restarts the workers, who must not find the addresses of those that died.
+    # The prefix keeps restarted workers from finding the addresses of those that died: torchrun keeps its store.
     store = dist.PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
@@ -124,7 +124,7 @@ def to_device(targets: Iterable[Target], device: torch.device) -> list[Target]:
 
 
 def seed_step(seed: int, step: int) -> None:
-    """Anchors and proposals are sampled at random: by this, as in any other run that comes to this step."""
+    """Makes every run that comes to this step sample the same anchors and proposals."""
     torch.manual_seed(int(np.random.SeedSequence([seed, step, get_rank()]).generate_state(1)[0]))
 
 
@@ -135,7 +135,7 @@ def save_checkpoint(path: Path, state: dict[str, object]) -> None:
 
 
 def split_batches(steps: range, batch_size: int, rank: int, world_size: int) -> list[range]:
-    """The images of each step that fall to this process: all together see what a single one does, and none twice."""
+    """Deals out the images of each step to the processes, which together see what a single process would."""
     return [range(step * batch_size + rank, (step + 1) * batch_size, world_size) for step in steps]
 
 
@@ -193,7 +193,7 @@ def train(model: FasterRCNN, device: torch.device, arguments: argparse.Namespace
 @torch.compiler.set_stance("force_eager")  # too few batches to compile anything for
 @torch.inference_mode()
 def evaluate(model: FasterRCNN, device: torch.device, arguments: argparse.Namespace) -> dict[str, float]:
-    """COCO's average precision on held-out images, which the processes share."""
+    """Returns COCO's average precision on held-out images, which the processes share."""
     dataset = Shapes(arguments.held_out, train=False, size=IMAGE_SIZE, seed=arguments.seed)
     mine = range(get_rank(), len(dataset), get_world_size())
     loader = DataLoader(dataset, arguments.batch_size, sampler=mine, num_workers=arguments.workers, collate_fn=collate)

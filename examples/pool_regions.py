@@ -11,6 +11,7 @@ from.
 import argparse
 import itertools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -35,7 +36,7 @@ FEATURE_BINS = 7
 
 
 def load_image(path: Path | None) -> np.ndarray:
-    """(H, W, 3), floats in 0..1."""
+    """Returns a photograph: (H, W, 3), floats in 0..1."""
     image = skimage.data.coffee() if path is None else skimage.io.imread(path)
     if image.ndim == 3 and image.shape[2] in (2, 4):
         image = image[..., :-1]  # without alpha
@@ -45,7 +46,7 @@ def load_image(path: Path | None) -> np.ndarray:
 
 
 def propose_regions(image: np.ndarray, num_regions: int) -> Tensor:
-    """(K, 4), rows [x1, y1, x2, y2] in image pixels: boxes of segments found at several scales, largest first."""
+    """Returns boxes of segments found at several scales: (K, 4), rows [x1, y1, x2, y2], in pixels, largest first."""
     boxes = set()
     for scale in [50, 100, 200, 400, 800]:
         segments = felzenszwalb(image, scale=scale, sigma=0.8, min_size=100)
@@ -58,7 +59,7 @@ def propose_regions(image: np.ndarray, num_regions: int) -> Tensor:
 
 
 def make_backbone(seed: int) -> nn.Module:
-    """Four convolutions with random weights, each of stride 2: features at 1/16."""
+    """Returns four convolutions with random weights, each of stride 2, which make features at 1/16."""
     torch.manual_seed(seed)
     widths = [3, 16, 32, 64, 64]
     layers: list[nn.Module] = []
@@ -73,7 +74,7 @@ def draw_box(axes: Axes, box: Tensor, **style: object) -> None:
 
 
 def draw_bins(axes: Axes, box: Tensor, num_bins: int) -> None:
-    """The edges of the bins before they are rounded outwards to whole cells."""
+    """Draws the edges of the bins before they are rounded outwards to whole cells."""
     left, top, right, bottom = box.tolist()
     for x in np.linspace(left, right + 1, num_bins + 1) - 0.5:
         axes.plot([x, x], [top - 0.5, bottom + 0.5], color="white", linewidth=0.8)
@@ -84,6 +85,55 @@ def draw_bins(axes: Axes, box: Tensor, num_bins: int) -> None:
 def draw_argmax(axes: Axes, argmax: Tensor, width: int, size: float) -> None:
     cells = argmax[argmax >= 0].unique()
     axes.scatter(cells % width, cells // width, s=size, color="red", edgecolors="black", linewidths=0.3, zorder=3)
+
+
+def draw_proposals(axes: Axes, image: np.ndarray, boxes: Tensor, k: int) -> None:
+    axes.imshow(image)
+    colors = plt.get_cmap("hsv")(np.linspace(0, 0.9, len(boxes)))
+    for box, color in zip(boxes, colors, strict=True):
+        draw_box(axes, box, edgecolor=color, linewidth=0.9)
+    draw_box(axes, boxes[k], edgecolor="white", linewidth=3)
+    axes.set_title(f"{len(boxes)} proposed regions")
+
+
+def draw_pixels(axes: Axes, image: np.ndarray, boxes: Tensor, argmax: Tensor, k: int) -> None:
+    left, top, right, bottom = boxes[k].int().tolist()
+    axes.imshow(image)
+    draw_argmax(axes, argmax[k, 0], image.shape[1], size=3)
+    draw_box(axes, boxes[k], edgecolor="white", linewidth=2)
+    axes.set_xlim(left - 4, right + 4)
+    axes.set_ylim(bottom + 4, top - 4)
+    axes.set_title(f"Region {k}: where the {PIXEL_BINS}x{PIXEL_BINS} maxima (red) lie")
+
+
+def draw_crops(axes: Axes, crops: Tensor) -> None:
+    side = 6
+    tiles = torch.zeros(side * side, 3, PIXEL_BINS, PIXEL_BINS)
+    tiles[: len(crops)] = crops[: side * side]
+    grid = tiles.view(side, side, 3, PIXEL_BINS, PIXEL_BINS).permute(0, 3, 1, 4, 2).reshape(side * PIXEL_BINS, -1, 3)
+    axes.imshow(grid)
+    axes.set_title(f"Pooled from pixels to {PIXEL_BINS}x{PIXEL_BINS}: the largest {min(side**2, len(crops))}")
+
+
+def draw_features(panels: Sequence[Axes], features: Tensor, box: Tensor, pooled: Tensor, argmax: Tensor) -> None:
+    """Draws one region in the channel in which it has the largest maximum: on the map, its bins, and pooled."""
+    map_axes, bins_axes, output_axes = panels
+    channel = int(pooled.amax((1, 2)).argmax())
+    feature_map = features[0, channel]
+    colors = {"cmap": "viridis", "vmin": feature_map.min(), "vmax": feature_map.max()}
+    scaled = (box / STRIDE + 0.5).floor()  # corners are not negative here, so this rounds as the operator does
+    for axes in [map_axes, bins_axes]:
+        axes.imshow(feature_map, **colors)
+        draw_argmax(axes, argmax[channel], features.shape[3], size=16)
+        draw_box(axes, scaled, edgecolor="white", linewidth=2)
+    map_axes.set_title(f"Feature map at 1/{STRIDE}, channel {channel}, with the region")
+    draw_bins(bins_axes, scaled, FEATURE_BINS)
+    bins_axes.set_xlim(scaled[0] - 1.5, scaled[2] + 1.5)
+    bins_axes.set_ylim(scaled[3] + 1.5, scaled[1] - 1.5)
+    bins_axes.set_title(f"Its {FEATURE_BINS}x{FEATURE_BINS} bins and their argmax cells")
+
+    output_axes.imshow(pooled[channel], **colors)
+    output_axes.set_title(f"Pooled to {FEATURE_BINS}x{FEATURE_BINS}")
 
 
 def draw(
@@ -97,47 +147,11 @@ def draw(
     out: Path,
 ) -> None:
     k = len(boxes) // 4  # a region of middling size, to be shown in detail
-    channel = int(pooled[k].amax((1, 2)).argmax())
     figure, panels = plt.subplots(2, 3, figsize=(16.5, 9), layout="constrained")
-    (whole, pixels, crop_grid), (map_axes, bins_axes, output_axes) = panels
-
-    whole.imshow(image)
-    colors = plt.get_cmap("hsv")(np.linspace(0, 0.9, len(boxes)))
-    for box, color in zip(boxes, colors, strict=True):
-        draw_box(whole, box, edgecolor=color, linewidth=0.9)
-    draw_box(whole, boxes[k], edgecolor="white", linewidth=3)
-    whole.set_title(f"{len(boxes)} proposed regions")
-
-    left, top, right, bottom = boxes[k].int().tolist()
-    pixels.imshow(image)
-    draw_argmax(pixels, crop_argmax[k, 0], image.shape[1], size=3)
-    draw_box(pixels, boxes[k], edgecolor="white", linewidth=2)
-    pixels.set_xlim(left - 4, right + 4)
-    pixels.set_ylim(bottom + 4, top - 4)
-    pixels.set_title(f"Region {k}: where the {PIXEL_BINS}x{PIXEL_BINS} maxima (red) lie")
-
-    side = 6
-    tiles = torch.zeros(side * side, 3, PIXEL_BINS, PIXEL_BINS)
-    tiles[: len(crops)] = crops[: side * side]
-    grid = tiles.view(side, side, 3, PIXEL_BINS, PIXEL_BINS).permute(0, 3, 1, 4, 2).reshape(side * PIXEL_BINS, -1, 3)
-    crop_grid.imshow(grid)
-    crop_grid.set_title(f"Pooled from pixels to {PIXEL_BINS}x{PIXEL_BINS}: the largest {min(side**2, len(crops))}")
-
-    feature_map = features[0, channel]
-    colors_of_map = {"cmap": "viridis", "vmin": feature_map.min(), "vmax": feature_map.max()}
-    scaled = (boxes[k] / STRIDE + 0.5).floor()  # corners are not negative here, so this rounds as the operator does
-    for axes in [map_axes, bins_axes]:
-        axes.imshow(feature_map, **colors_of_map)
-        draw_argmax(axes, argmax[k, channel], features.shape[3], size=16)
-        draw_box(axes, scaled, edgecolor="white", linewidth=2)
-    map_axes.set_title(f"Feature map at 1/{STRIDE}, channel {channel}, with the region")
-    draw_bins(bins_axes, scaled, FEATURE_BINS)
-    bins_axes.set_xlim(scaled[0] - 1.5, scaled[2] + 1.5)
-    bins_axes.set_ylim(scaled[3] + 1.5, scaled[1] - 1.5)
-    bins_axes.set_title(f"Its {FEATURE_BINS}x{FEATURE_BINS} bins and their argmax cells")
-
-    output_axes.imshow(pooled[k, channel], **colors_of_map)
-    output_axes.set_title(f"Pooled to {FEATURE_BINS}x{FEATURE_BINS}")
+    draw_proposals(panels[0, 0], image, boxes, k)
+    draw_pixels(panels[0, 1], image, boxes, crop_argmax, k)
+    draw_crops(panels[0, 2], crops)
+    draw_features(panels[1], features, boxes[k], pooled[k], argmax[k])
     for axes in panels.flat:
         axes.set_xticks([])
         axes.set_yticks([])

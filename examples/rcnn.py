@@ -1,7 +1,7 @@
-"""R-CNN's way: regions are pooled from the pixels of their images to 64x64, and each is classified by itself.
+"""Pools regions from the pixels of their images to 64x64, as R-CNN does, and classifies each by itself.
 
-What an MXNet user would have written with npx.roi_pooling(images, rois, (64, 64), 1.0): two images, four regions, ten
-classes and background. The weights are random; fast_rcnn.py pools from features instead, and trains.
+In MXNet, this was npx.roi_pooling(images, rois, (64, 64), 1.0). There are two images, four regions, ten classes and
+background, and the weights are random; fast_rcnn.py pools from features instead, and trains.
 
     python examples/rcnn.py --out crops.png
 """
@@ -36,7 +36,7 @@ ROIS = torch.tensor(  # rows [batch_index, x1, y1, x2, y2], in pixels, both corn
 
 
 def load_images() -> Tensor:
-    """(2, 3, SIDE, SIDE), in 0..1."""
+    """Returns two photographs: (2, 3, SIDE, SIDE), in 0..1."""
     photographs = [skimage.data.astronaut(), skimage.data.cat()[:, 60:360]]
     resized = [skimage.transform.resize(photograph, (SIDE, SIDE), anti_aliasing=True) for photograph in photographs]
     return torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image in resized]).float()

@@ -1,8 +1,8 @@
-"""A detection data set without a download: coloured shapes on photographs that ship with installed packages.
+"""Makes a detection data set without a download: coloured shapes on photographs of installed packages.
 
-Every image is drawn when it is asked for, and depends on the seed and its index alone: any worker, process or resumed
-run gets the same one. Shapes overlap and leave the image in part, but at least `MIN_VISIBLE` of each is to be seen; its
-box is that of the pixels to be seen, as in COCO. Held-out images have other shapes on other photographs.
+Every image is drawn when it is asked for, and depends on the seed and its index alone, so that any worker, process or
+resumed run gets the same one. Shapes overlap and leave the image in part, but at least `MIN_VISIBLE` of each shows; its
+box encloses the visible pixels, as in COCO. Held-out images have other shapes on other photographs.
 
     python examples/shapes.py --out shapes.png
 """
@@ -39,7 +39,7 @@ def load_photograph(name: str) -> Image.Image:
 
 
 def make_background(rng: np.random.Generator, photographs: list[str], size: int) -> Image.Image:
-    """A random crop, half of them mirrored, darker or lighter than the photograph."""
+    """Crops a photograph at random, mirrors half of the crops, and makes them darker or lighter."""
     photograph = load_photograph(str(rng.choice(photographs)))
     side = rng.uniform(0.4, 1) * min(photograph.size)
     left = rng.uniform(0, photograph.width - side)
@@ -52,13 +52,13 @@ def make_background(rng: np.random.Generator, photographs: list[str], size: int)
 
 
 def on_circle(num_points: int, radius: float | np.ndarray = 1.0) -> np.ndarray:
-    """(num_points, 2), the first one at the top."""
+    """Returns points (num_points, 2) around a circle, the first one at the top."""
     angles = np.linspace(0, 2 * np.pi, num_points, endpoint=False)
     return np.stack([radius * np.sin(angles), -radius * np.cos(angles)], axis=1)
 
 
 def make_outlines(rng: np.random.Generator, name: str) -> list[np.ndarray]:
-    """Polygons within -1..1: the outer one and, of a ring, the hole."""
+    """Returns polygons within -1..1: the outer one and, for a ring, the hole."""
     match name:
         case "ellipse":
             return [on_circle(72)]
@@ -80,7 +80,7 @@ def make_outlines(rng: np.random.Generator, name: str) -> list[np.ndarray]:
 
 
 def draw_shape(rng: np.random.Generator, name: str, max_side: float) -> Image.Image:
-    """An RGBA image that the shape fills."""
+    """Draws an RGBA image that the shape fills."""
     longer = np.exp(rng.uniform(np.log(MIN_SIDE), np.log(max_side)))
     shorter = max(longer * rng.uniform(0.5, 1), MIN_SIDE)
     angle = rng.uniform(0, 2 * np.pi)
@@ -102,7 +102,7 @@ def draw_shape(rng: np.random.Generator, name: str, max_side: float) -> Image.Im
 
 
 class Shapes(Dataset[tuple[Tensor, Target]]):
-    """Images (3, size, size) in 0..1 with targets in torchvision's detection format: boxes (L, 4) and labels (L,)."""
+    """Yields images (3, size, size) in 0..1, with targets as torchvision has them: boxes (L, 4) and labels (L,)."""
 
     def __init__(self, length: int, *, train: bool = True, size: int = 256, seed: int = 0, max_shapes: int = 8) -> None:
         self.length = length

@@ -1,8 +1,8 @@
 """Draws what ROI pooling does: a feature map, a region, its bins, the cells that win them, and the pooled output.
 
-Three regions, one to a row: one that its bins divide evenly; one whose corners are rounded to cells and whose bins
-overlap; and one that reaches beyond the map, so that some of its bins are clipped and some empty. The bins come from
-the README's formulas, and what is drawn is checked against roipool.roi_pool() first.
+The picture has three regions, one to a row: one that its bins divide evenly; one whose corners are rounded to cells and
+whose bins overlap; and one that reaches beyond the map, so that some of its bins are clipped and some empty. The bins
+come from the README's formulas, and what is drawn is checked against roipool.roi_pool() first.
 
     python examples/show_bins.py --out bins.png
 """
@@ -43,37 +43,37 @@ BIN_COLORS = ["#d62f4b", "#00856f", "#7a3fb0", "#d97b00"]
 
 
 def round_half_away(value: float) -> int:
-    """round() would take 2.5 to 2."""
+    """Rounds halves away from zero: 2.5 becomes 3, where Python's round() returns 2."""
     return int(math.copysign(math.floor(abs(value) + 0.5), value))
 
 
-def bin_windows(first: float, last: float, spatial_scale: float, num_bins: int) -> list[range]:
-    """On one axis, the cells of each bin between two corners in image pixels, before they are clipped to the map."""
+def bin_cells(first: float, last: float, spatial_scale: float, num_bins: int) -> list[range]:
+    """Returns, on one axis, the cells of each bin between two corners in image pixels, not yet clipped to the map."""
     scale = np.float32(spatial_scale)
     start = round_half_away(float(np.float32(first) * scale))
     end = round_half_away(float(np.float32(last) * scale))
-    bin = np.float32(max(end - start + 1, 1)) / np.float32(num_bins)
-    edges = [np.float32(p) * bin for p in range(num_bins + 1)]
+    bin_size = np.float32(max(end - start + 1, 1)) / np.float32(num_bins)
+    edges = [np.float32(p) * bin_size for p in range(num_bins + 1)]
     return [range(start + math.floor(lo), start + math.ceil(hi)) for lo, hi in itertools.pairwise(edges)]
 
 
-def clip(window: range, extent: int) -> range:
-    return range(min(max(window.start, 0), extent), min(max(window.stop, 0), extent))
+def clip(cells: range, num_cells: int) -> range:
+    return range(min(max(cells.start, 0), num_cells), min(max(cells.stop, 0), num_cells))
 
 
 def make_feature_map(seed: int) -> Tensor:
-    """(1, 1, HEIGHT, WIDTH): smooth, and whole numbers from 1 to 99, so that they can be read."""
+    """Returns a smooth map (1, 1, HEIGHT, WIDTH) of whole numbers from 1 to 99, which fit into drawn cells."""
     smooth = gaussian(np.random.default_rng(seed).standard_normal((HEIGHT, WIDTH)), sigma=0.8)
     ranks = smooth.ravel().argsort().argsort()
     return torch.from_numpy(1 + 98 * ranks // (ranks.size - 1)).float().view(1, 1, HEIGHT, WIDTH)
 
 
 def check(feature_map: Tensor, rows: list[range], columns: list[range], pooled: Tensor, argmax: Tensor) -> None:
-    """What is drawn is what was pooled: each bin's maximum over its cells, at argmax."""
+    """Asserts that what is drawn is what was pooled: the maximum of each bin over its cells, and where it lies."""
     for (p, row), (q, column) in itertools.product(enumerate(rows), enumerate(columns)):
-        cells = {y * WIDTH + x: feature_map[y, x].item() for y in clip(row, HEIGHT) for x in clip(column, WIDTH)}
-        assert pooled[p, q] == max(cells.values(), default=0), f"bin ({p}, {q}) has another maximum"
-        assert argmax[p, q] == (max(cells, key=cells.__getitem__) if cells else -1), f"bin ({p}, {q}): argmax"
+        values = {y * WIDTH + x: feature_map[y, x].item() for y in clip(row, HEIGHT) for x in clip(column, WIDTH)}
+        assert pooled[p, q] == max(values.values(), default=0), f"bin ({p}, {q}) has another maximum"
+        assert argmax[p, q] == (max(values, key=values.__getitem__) if values else -1), f"bin ({p}, {q}): argmax"
 
 
 def outline(axes: Axes, rows: range, columns: range, inset: float = 0.0, **style: object) -> None:
@@ -82,7 +82,7 @@ def outline(axes: Axes, rows: range, columns: range, inset: float = 0.0, **style
 
 
 def bin_color(p: int, q: int) -> str:
-    """Another one than any neighbour's."""
+    """Returns a color that no neighbouring bin has."""
     return BIN_COLORS[2 * (p % 2) + q % 2]
 
 
@@ -93,7 +93,7 @@ def draw_map(axes: Axes, feature_map: Tensor) -> None:
 
 
 def draw_region(axes: Axes, region: list[int], rows: list[range], columns: list[range]) -> None:
-    """As it was asked for (dotted), and the cells that it covers."""
+    """Draws a region as it was asked for (dotted), and around the cells that it covers (solid)."""
     left, top, right, bottom = (corner / STRIDE for corner in region)
     asked = {"fill": False, "edgecolor": INK, "linestyle": ":", "linewidth": 1.3}
     axes.add_patch(Rectangle((left, top), right - left, bottom - top, **asked))
@@ -109,7 +109,7 @@ def draw_region(axes: Axes, region: list[int], rows: list[range], columns: list[
 
 
 def draw_bins(axes: Axes, rows: list[range], columns: list[range]) -> None:
-    """Bins clipped to the map are solid, what lies beyond it is dashed."""
+    """Draws bins as they are clipped to the map (solid), and as they are beyond it (dashed)."""
     for (p, row), (q, column) in itertools.product(enumerate(rows), enumerate(columns)):
         inset = 0.08 if (p + q) % 2 else 0.17  # so that the lines of overlapping bins lie side by side
         on_map = clip(row, HEIGHT), clip(column, WIDTH)
@@ -117,14 +117,14 @@ def draw_bins(axes: Axes, rows: list[range], columns: list[range]) -> None:
             outline(axes, row, column, inset, edgecolor=bin_color(p, q), linestyle=(0, (2, 2)), linewidth=0.9)
         if all(on_map):
             outline(axes, *on_map, inset, edgecolor=bin_color(p, q), linewidth=1.8)
-    # as many cells for each region, so that the cells of all are of one size
+    # The limits show as many cells of each region, so that all cells are drawn in one size.
     x, y = (columns[0].start + columns[-1].stop) // 2, (rows[0].start + rows[-1].stop) // 2
     axes.set_xlim(x - 5.6, x + 5.6)
     axes.set_ylim(y + 4.6, y - 5.6)
 
 
 def draw_winners(axes: Axes, feature_map: Tensor, argmax: Tensor) -> None:
-    """Every cell's value; those that won a bin on the bin's colour (or on the colours of several bins)."""
+    """Writes the value of each cell, on the colors of the bins that it won."""
     winners: dict[int, list[str]] = {}
     for (p, q), cell in np.ndenumerate(argmax.numpy()):
         winners.setdefault(int(cell), []).append(bin_color(p, q))
@@ -151,8 +151,8 @@ def draw(feature_map: Tensor, pooled: Tensor, argmax: Tensor, out: Path) -> None
     for x, title in zip([0.21, 0.66, 0.92], COLUMNS, strict=True):
         header.text(x, 0.5, title, ha="center", va="center", fontsize=10, color=INK)
     for k, (row, (title, region)) in enumerate(zip(row_figures, REGIONS.items(), strict=True)):
-        rows = bin_windows(region[1], region[3], 1 / STRIDE, BINS)
-        columns = bin_windows(region[0], region[2], 1 / STRIDE, BINS)
+        rows = bin_cells(region[1], region[3], 1 / STRIDE, BINS)
+        columns = bin_cells(region[0], region[2], 1 / STRIDE, BINS)
         check(feature_map, rows, columns, pooled[k], argmax[k])
 
         row.suptitle(title, x=0.02, ha="left", color=INK, weight="bold", fontsize=11)

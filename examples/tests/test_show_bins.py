@@ -27,17 +27,17 @@ def show_bins(monkeypatch):
         (7, 3, 1.0, 2, [range(7, 8), range(7, 8)]),  # malformed: 1 cell
     ],
 )
-def test_windows_by_hand(show_bins, first, last, scale, num_bins, expected):
-    assert show_bins.bin_windows(first, last, scale, num_bins) == expected
+def test_bin_cells_by_hand(show_bins, first, last, scale, num_bins, expected):
+    assert show_bins.bin_cells(first, last, scale, num_bins) == expected
 
 
-def test_windows_are_divided_in_float32(show_bins):
-    assert show_bins.bin_windows(0, 56, 1.0, 7)[-1] == range(48, 58)  # one past the region of 57 cells
+def test_bins_are_divided_in_float32(show_bins):
+    assert show_bins.bin_cells(0, 56, 1.0, 7)[-1] == range(48, 58)  # one past the region of 57 cells
 
 
 def test_corners_are_rounded_once(show_bins):
     below_half = torch.tensor(0.5).nextafter(torch.tensor(0.0)).item()
-    assert show_bins.bin_windows(below_half, 0, 1.0, 1) == [range(1)]
+    assert show_bins.bin_cells(below_half, 0, 1.0, 1) == [range(1)]
 
 
 def test_clip(show_bins):
@@ -48,10 +48,10 @@ def test_clip(show_bins):
 
 def test_check_refuses_another_operator(show_bins):
     feature_map = show_bins.make_feature_map(seed=0)[0, 0]
-    windows = show_bins.bin_windows(2, 10, 1.0, show_bins.BINS)
+    cells = show_bins.bin_cells(2, 10, 1.0, show_bins.BINS)
     argmax = torch.zeros(3, 3, dtype=torch.int32)
     with pytest.raises(AssertionError, match="another maximum"):
-        show_bins.check(feature_map, windows, windows, torch.zeros(3, 3), argmax)
+        show_bins.check(feature_map, cells, cells, torch.zeros(3, 3), argmax)
 
 
 def test_program(tmp_path):
