@@ -53,9 +53,9 @@ constexpr const char* kNames[] = {"nothing", "__syncthreads", "__syncwarp", "a v
   std::abort();
 }
 
-// Holds where a fiber, or the scheduler, goes on. The first switch to a fiber goes by its ucontext; all others go by setjmp,
-// which makes no system call. AddressSanitizer does not follow setjmp from stack to stack, so that its switches all go
-// by ucontext.
+// Holds where a fiber, or the scheduler, goes on. The first switch to a fiber goes by its ucontext; all others go by
+// setjmp, which makes no system call. AddressSanitizer does not follow setjmp from stack to stack, so that its switches
+// all go by ucontext.
 struct Context {
   ucontext_t start;
   jmp_buf rest;

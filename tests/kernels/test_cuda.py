@@ -154,7 +154,7 @@ def test_compute_sanitizer_finds_nothing(cuda, tool):
     # PyTorch probes the driver with calls that may fail; our own launches are checked where they are made.
     command = [sanitizer, "--tool", tool, "--report-api-errors", "no", "--kernel-regex", "kns=roipool"]
     command += ["--error-exitcode", "9", sys.executable, "-m", "pytest", "-q", "-x", "-k", "cuda-20-special"]
-    command += ["tests/test_roi_pool_kernel.py::test_every_dtype_and_layout"]
+    command += ["tests/kernels/test_against_reference.py::test_every_dtype_and_layout"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert run.returncode == 0, run.stdout + run.stderr
     assert " passed" in run.stdout

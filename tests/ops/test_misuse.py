@@ -1,6 +1,6 @@
 """The operators themselves with tensors and numbers that are none of theirs: one clear error, or the right result.
 
-What is merely of a wrong shape, dtype or size is in the tables of test_library.py and test_multiscale.py.
+What is merely of a wrong shape, dtype or size is in the tables of test_checks.py and test_multiscale.py.
 """
 
 from types import SimpleNamespace
