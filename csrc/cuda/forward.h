@@ -41,13 +41,13 @@ struct ForwardPlan {
 constexpr int64_t kLeastBinsPerCell = 1;
 // Cells are numbered by ShortCellRange.
 constexpr int64_t kMostSharedCells = INT16_MAX;
-// More blocks on a multiprocessor would have too few threads each.
+// With more blocks on a multiprocessor, each would have fewer than 256 threads.
 constexpr int64_t kMostBlocksPerMultiprocessor = 4;
-// Fewer threads on a multiprocessor would not hide its latencies; more would have fewer than 64 registers each.
+// With so many threads on a multiprocessor, each has 64 registers.
 constexpr int64_t kThreadsPerMultiprocessor = 1024;
 // The system takes so many bytes of shared memory for each block.
 constexpr int64_t kReservedSharedBytes = 1024;
-// With fewer blocks than one for every two multiprocessors, too much of the device would be idle.
+// With fewer blocks than one for every two multiprocessors, more than half of the device would be idle.
 constexpr int64_t kMostMultiprocessorsPerBlock = 2;
 
 inline int64_t channels_per_vector(DType dtype) {

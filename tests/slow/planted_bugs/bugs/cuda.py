@@ -117,7 +117,7 @@ IN_BACKWARD = {
         r"\1 = static_cast<float>(BFloat16(\1 + \2));",
     ),
     "regions out of order": (BACKWARD, r"starts\[num_before\] = k", "starts[num_regions - 1 - num_before] = k"),
-    "sums are not cleared": (BACKWARD, r"sums\[i\] = 0;", ""),
+    "sums are not cleared": (BACKWARD, r"memory\.sums\[i\] = 0;", ""),
     "a cell of another part of the plane": (
         BACKWARD,
         r"is_here \? cell - part\.first_cell : -1",
