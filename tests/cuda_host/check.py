@@ -79,6 +79,6 @@ def check_more_bins_than_cells():
 
 
 check_more_bins_than_cells()
-check_random_problems()
 check_random_pyramids()
+check_random_problems()
 check_many_regions()
