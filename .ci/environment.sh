@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-export ROIPOOL_WERROR=1 FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="7.5 9.0+PTX"
+export ROIPOOL_WERROR=${ROIPOOL_WERROR:-1} FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="7.5 9.0+PTX"
 
 if [ -z "${VIRTUAL_ENV-}" ]; then
   if [ ! -d .venv ]; then

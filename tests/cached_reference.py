@@ -1,4 +1,4 @@
-"""What the reference makes of a problem, computed once for all layouts and sets of kernels that are held to it.
+"""Keeps what the reference makes of a problem for all layouts and sets of kernels that are held to it.
 
 roipool.reference is slow: a test that runs over five layouts and two sets of kernels would wait for it ten times.
 """
@@ -14,14 +14,14 @@ from torch import Tensor
 
 from roipool import reference
 
-MOST_BYTES = 2**29  # of the results that are kept
+MOST_BYTES = 2**29  # the limit of all results that are kept
 
 _results: OrderedDict[tuple, Any] = OrderedDict()
 _kept_bytes = 0
 
 
 def key_of(value: Any) -> Any:
-    """Something hashable that is equal for equal arguments: tensors count by shape, dtype and bits, not by strides."""
+    """Returns a key that is equal for equal arguments. Tensors are equal by shape, dtype and bits, in any strides."""
     if isinstance(value, list | tuple):
         return tuple(key_of(item) for item in value)
     if not isinstance(value, Tensor):
@@ -36,7 +36,7 @@ def num_bytes(result: Any) -> int:
 
 
 def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Computes the result of each call once. Whoever gets it must leave it as it is."""
+    """Computes the result of each call once. Callers must not write to it."""
 
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:

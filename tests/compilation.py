@@ -1,4 +1,4 @@
-"""Compiles C++ of roipool's for tests: each source once for all that needs it, and anew only where it has changed."""
+"""Compiles C++ sources for tests, again only where a source or a header of its has changed."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ def digest_of(command: Sequence[str], files: Sequence[Path]) -> str:
 
 
 def compile_object(compiler: str, flags: Sequence[str], source: Path, folder: Path, root: Path) -> Path:
-    """The object of one source, a path below `root`, where the compiler runs.
+    """Returns the object of one source, a path below `root`, where the compiler runs.
 
     Objects are kept in `folder` under a digest of all that they were made of: the command, the source and the headers
     that it includes. Processes may share the folder.
@@ -57,14 +57,14 @@ def compile_objects(
     compiler: str = COMPILER,
     jobs: int | None = None,
 ) -> list[Path]:
-    """The objects of all sources, so many compilers at a time: by default as many as there are cores."""
+    """Returns the objects of all sources; as many compilers run at a time as `jobs` says, or as there are cores."""
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
         compilations = [pool.submit(compile_object, compiler, flags, source, folder, root) for source in sources]
         return [compilation.result() for compilation in compilations]
 
 
 def cpu_sources(root: Path) -> list[Path]:
-    """The sources of the CPU library, the Python module among them, as paths below the root of a checkout."""
+    """Lists the sources of the CPU library and of the Python module, as paths below the root of a checkout."""
     found = [path.relative_to(root) for path in (root / "csrc").rglob("*.cpp")]
     return sorted(path for path in found if "cuda" not in path.parts)
 

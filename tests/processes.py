@@ -1,4 +1,4 @@
-"""What tests do in other processes, which can import it from here, as they could not from a file of tests."""
+"""Work that tests do in other processes, which import it from here: they cannot import a file of tests."""
 
 import copy
 import os
@@ -24,13 +24,13 @@ def run_process(rank, world_size, file, work, arguments):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=world_size)
     work(*arguments)
-    dist.barrier()  # none leaves while another still talks to it
-    # What FSDP2 leaves behind makes an interpreter abort at its exit now and then, after all is done.
+    dist.barrier()  # no process may leave while another talks to it
+    # FSDP2 makes an interpreter abort at its exit now and then, after all is done.
     os._exit(0)
 
 
 def in_processes(world_size, tmp_path, work, *arguments):
-    """Runs work(*arguments) in that many processes of one group; an exception in any of them is one here."""
+    """Runs work(*arguments) in so many processes of one group. Raises what any of them raises."""
     multiprocessing.spawn(
         run_process, args=(world_size, tmp_path / "rendezvous", work, arguments), nprocs=world_size, join=True
     )
@@ -57,7 +57,7 @@ def pool_in_process(queue, x, rois, layer):
 # ---- DTensor.
 
 
-SHARDED = [  # the placements of the map and of the regions, and those of the output and of the gradient
+SHARDED = [  # placements of the map, the regions, the output and the gradient
     (Replicate(), Replicate(), Replicate(), Replicate()),
     (Shard(1), Replicate(), Shard(1), Shard(1)),
     (Replicate(), Shard(0), Shard(0), Partial()),
@@ -130,7 +130,7 @@ class Detector(nn.Module):
 
 
 def batch(rank):
-    """One image and six regions for each process: equal shares, so that a mean of means is the mean."""
+    """Makes one image and six regions for each process: with equal shares, the mean of means is the mean."""
     return features((1, 6, 9, 8), torch.float64, seed=10 + rank), random_rois(6, 1, 18, 16, seed=rank)
 
 

@@ -1,4 +1,4 @@
-"""The feature pyramid that tests pool from."""
+"""Makes the feature pyramid that tests pool from."""
 
 import torch
 from support import (
@@ -19,7 +19,7 @@ def maps_of(channels=3, dtype=torch.float32, layout=contiguous, batch_size=2, se
 
 
 def boxes_of(num_rois=40, wild=False, seed=0):
-    """Of all sizes, so that no level is without one: canonical_scale 224 puts 40 px on the first level."""
+    """Makes boxes of such sizes that each level has some: canonical_scale 224 puts 40 px on the first level."""
     rois = random_rois(num_rois, 2, *IMAGE, seed, wild=wild)
     shrink = torch.tensor([1.0, 0.5, 0.25, 0.125]).repeat(num_rois)[:num_rois, None]
     rois[:, 3:] = rois[:, 1:3] + (rois[:, 3:] - rois[:, 1:3]) * shrink * 2

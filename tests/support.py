@@ -1,4 +1,4 @@
-"""What several test files need: comparison by bits, awkward inputs, the lists that tests run over, the main check."""
+"""Comparison by bits, awkward inputs, and the check that all kernels must pass."""
 
 import math
 import random
@@ -13,7 +13,7 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
 class Backend(NamedTuple):
-    """Operators, and the device that their tensors are on."""
+    """Holds operators, and the device that their tensors are on."""
 
     name: str  # cpu, cuda, or cuda_host: the CUDA kernels on the CPU
     ops: Any
@@ -38,7 +38,7 @@ class RaisesRuntimeErrors:
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
-    """torch.equal, but NaN equals itself and the two zeros differ. On any devices."""
+    """Compares as torch.equal, but NaN equals itself and the two zeros differ, and the devices may differ."""
     a, b = a.cpu(), b.cpu()
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
@@ -51,18 +51,18 @@ def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
 
 
 def to_device(arguments: Any, device: torch.device) -> Any:
-    """Arguments of a call with those that are CPU tensors on another device, within lists and tuples too."""
+    """Moves the CPU tensors among the arguments to another device, within lists and tuples too."""
     if isinstance(arguments, list | tuple) and not isinstance(arguments, torch.Size):
         return type(arguments)(to_device(argument, device) for argument in arguments)
     if not isinstance(arguments, Tensor) or not arguments.is_cpu:
         return arguments
-    if arguments.numel() > 0 and 0 in arguments.stride():  # expanded, which to() would undo: it may be huge
+    if arguments.numel() > 0 and 0 in arguments.stride():  # to() would copy what is expanded, which may be huge
         kept = tuple(slice(None) if stride else slice(1) for stride in arguments.stride())
         return arguments[kept].to(device).expand(arguments.shape)
     return arguments.to(device)
 
 
-# ---- Memory layouts: each gives a tensor of the same values in other strides.
+# ---- Memory layouts. Each gives a tensor of the same values in other strides.
 
 
 def contiguous(x: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def sliced(x: Tensor) -> Tensor:
-    """Every second column of a map twice as wide, behind a storage offset."""
+    """Gives every second column of a map twice as wide, behind a storage offset."""
     n, c, h, w = x.shape
     wide = x.new_full((n, c, h + 1, 2 * w), 7.0)
     wide[:, :, 1:, ::2] = x
@@ -82,7 +82,7 @@ def sliced(x: Tensor) -> Tensor:
 
 
 def sliced_channels_last(x: Tensor) -> Tensor:
-    """The middle channels of a wider channels_last map: dense in no format."""
+    """Gives the middle channels of a wider channels_last map, which are dense in no format."""
     n, c, h, w = x.shape
     wide = x.new_full((n, c + 2, h, w), 7.0).contiguous(memory_format=torch.channels_last)
     wide[:, 1:-1] = x
@@ -100,19 +100,19 @@ LAYOUTS = [contiguous, channels_last, sliced, sliced_channels_last, transposed]
 
 
 def features(shape: tuple[int, ...], dtype: torch.dtype, seed: int, kind: str = "distinct") -> Tensor:
-    """distinct: normal numbers. ties: a handful of values, both zeros among them. special: also infinities and NaNs."""
+    """Makes "distinct" numbers, "ties" of a few values and both zeros, or these with "nonfinite" values besides."""
     generator = torch.Generator().manual_seed(seed)
     if kind == "distinct":
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
     values = torch.tensor([0.0, -0.0, 1.0, -1.0, 2.0], dtype=dtype)
-    if kind == "special":
+    if kind == "nonfinite":
         nan, inf = (torch.tensor([value], dtype=dtype) for value in [math.nan, math.inf])
         values = torch.cat([values, inf, -inf, -inf, nan, -nan])  # -nan has its sign bit set, as 0/0 has on x86
     return values[torch.randint(len(values), shape, generator=generator)]
 
 
 def random_rois(num_rois: int, num_images: int, height: float, width: float, seed: int, wild: bool = False) -> Tensor:
-    """Boxes around an image of that size in pixels, partly outside of it. Half of the wild ones may be anything."""
+    """Makes boxes around an image of so many pixels, partly outside of it. Half of the wild ones may be anything."""
     rng = random.Random(seed)
     awkward = [float("nan"), float("inf"), float("-inf"), 1e30, -1e30, 2.0**31, -(2.0**29), 1e-40, -0.0, 0.5, 1.5]
 
@@ -139,7 +139,7 @@ def random_rois(num_rois: int, num_images: int, height: float, width: float, see
 
 
 def check_against_reference(backend, x, rois, output_size, spatial_scale):
-    """Forward, argmax, gradient and gather of the operators on x as it lies in memory."""
+    """Checks forward, argmax, gradient and gather of the operators on x as it lies in memory."""
     ops = backend.ops
     x, rois = x.to(backend.device), rois.to(backend.device)  # strides of a map that is dense are kept
     output, argmax = ops.roi_pool_with_argmax(x, rois, *output_size, spatial_scale)
@@ -174,7 +174,7 @@ def problems(draw):
     spatial_scale = draw(st.sampled_from([1.0, 0.5, 1 / 16, 0.7, 0.1, 3.0, 1e-3]) | st.floats(1e-3, 4.0))
     seed = draw(st.integers(0, 2**32 - 1))
     dtype = draw(st.sampled_from(DTYPES))
-    x = features(shape, dtype, seed, draw(st.sampled_from(["distinct", "ties", "special"])))
+    x = features(shape, dtype, seed, draw(st.sampled_from(["distinct", "ties", "nonfinite"])))
     layout = draw(st.sampled_from(LAYOUTS))
     rois = random_rois(
         draw(st.integers(0, 9)),
@@ -188,11 +188,11 @@ def problems(draw):
     return x, layout, rois, (draw(st.integers(1, 8)), draw(st.integers(1, 8))), spatial_scale
 
 
-# ---- The same for feature pyramids.
+# ---- Problems on feature pyramids, and their check.
 
 
 def check_pyramid_against_reference(backend, maps, rois, output_size, pyramid):
-    """As check_against_reference; pyramid is (spatial_scales, canonical_scale, canonical_level)."""
+    """Checks the operators on a pyramid, which is (spatial_scales, canonical_scale, canonical_level)."""
     ops = backend.ops
     maps, rois = [x.to(backend.device) for x in maps], rois.to(backend.device)
     spatial_scales, canonical_scale, canonical_level = pyramid
@@ -220,13 +220,13 @@ def check_pyramid_against_reference(backend, maps, rois, output_size, pyramid):
 
 @st.composite
 def pyramid_problems(draw):
-    """Maps of an image of 64 x 80 pixels, and some that have little to do with one."""
+    """Draws maps of an image of 64 x 80 pixels, and some whose sizes have little to do with it."""
     num_levels = draw(st.integers(1, 8))
     batch_size, channels = draw(st.integers(1, 3)), draw(st.sampled_from([1, 3, 16, 20, 67]))
     first_level = draw(st.integers(0, 3))
     seed = draw(st.integers(0, 2**32 - 1))
     dtype = draw(st.sampled_from(DTYPES))
-    kind = draw(st.sampled_from(["distinct", "ties", "special"]))
+    kind = draw(st.sampled_from(["distinct", "ties", "nonfinite"]))
     maps = []
     for i in range(num_levels):
         stride = 2 ** (first_level + i)

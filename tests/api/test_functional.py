@@ -1,4 +1,4 @@
-"""roipool.roi_pool: the forms of its arguments and the errors for what is none of them."""
+"""The forms of roi_pool()'s arguments, and its errors."""
 
 import inspect
 
@@ -94,7 +94,7 @@ def test_float64_boxes_in_a_list_are_placed_in_float64():
 
 
 def test_unusual_scales(device):
-    # Of no use, but legal: what float32 rounds to 0 or to infinity.
+    # float32 rounds these to 0 or to infinity: of no use, but legal.
     x = torch.ones(1, 1, 4, 4)
     box = torch.tensor([[0.0, 0, 0, 3, 3]])
     for spatial_scale in [1e-300, 1e300, 1e-45, 3e38]:
@@ -197,7 +197,7 @@ class Pool(torch.nn.Module):
 
 
 def is_tensors(arguments) -> bool:
-    """Whether torch.export can take them at all: it has words of its own for an input that is no tensor."""
+    """Returns whether torch.export takes the arguments: it has an error of its own for what is no tensor."""
     x, boxes = arguments[:2]
     boxes = boxes if isinstance(boxes, list) else [boxes]
     return all(isinstance(tensor, torch.Tensor) for tensor in [x, *boxes])
@@ -207,7 +207,7 @@ def is_tensors(arguments) -> bool:
 def test_export_refuses_the_same_in_the_same_words(arguments, error, message):
     with pytest.raises(error) as caught:
         torch.export.export(Pool(*arguments[2:]), arguments[:2], strict=False)
-    # the sizes of lists of tensors may be symbols by then
+    # Sizes of lists of tensors may be symbols by then.
     assert str(caught.value).split(", got shape")[0] == message.split(", got shape")[0]
 
 

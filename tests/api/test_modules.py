@@ -20,7 +20,7 @@ EXPECTED = roipool.reference.roi_pool(X, ROIS, (2, 3), 0.5)
         lambda x, rois: roipool.RoIPool((2, 3), 0.5)(x, rois),
         lambda x, rois: roipool.RoIPool(output_size=(2, 3), spatial_scale=0.5)(input=x, boxes=rois),
         lambda x, rois: roipool.RoIPool([2, 3], 0.5)(x, [rois[:1, 1:], rois[1:, 1:]]),
-        # by torchvision.ops.RoIPool's name
+        # torchvision.ops.RoIPool names it so.
         lambda x, rois: roipool.RoIPool((2, 3), spatial_scale=0.5)(input=x, rois=rois),
         lambda x, rois: roipool.RoIPool((2, 3), spatial_scale=0.5)(x, rois=[rois[:1, 1:], rois[1:, 1:]]),
     ],

@@ -1,4 +1,4 @@
-"""multiscale_roi_pool() and MultiScaleRoIPool."""
+"""multiscale_roi_pool() and MultiScaleRoIPool as users call them."""
 
 import pickle
 
@@ -29,9 +29,9 @@ def test_function_and_module_agree_with_the_reference(device):
     assert_same_bits(pool(named, boxes, [IMAGE, (200, 300)]), expected)
     assert_same_bits(pool(named, rois, [IMAGE]), expected)
     assert_same_bits(pickle.loads(pickle.dumps(pool))(named, boxes, [IMAGE, IMAGE]), expected)
-    renamed = dict(zip(["d", "c", "unused", "b", "a"], named.values(), strict=True))  # what counts is their order
+    renamed = dict(zip(["d", "c", "unused", "b", "a"], named.values(), strict=True))  # only their order counts
     assert_same_bits(roipool.MultiScaleRoIPool(["a", "b", "c", "d"], (3, 2))(renamed, rois, [IMAGE]), expected)
-    assert roipool.MultiScaleRoIPool(["p2"], 3).output_size == (3, 3)  # as MultiScaleRoIAlign's
+    assert roipool.MultiScaleRoIPool(["p2"], 3).output_size == (3, 3)  # MultiScaleRoIAlign keeps a pair as well
     output, argmax = roipool.multiscale_roi_pool(maps, boxes, (3, 2), SCALES, return_argmax=True)
     assert_same_bits(output, expected)
     assert_same_bits(argmax, expected_argmax)

@@ -1,4 +1,4 @@
-"""roipool.mxnet.roi_pooling: MXNet's signature, MXNet's limits."""
+"""roipool.mxnet.roi_pooling() has MXNet's signature and limits."""
 
 import inspect
 

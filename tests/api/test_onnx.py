@@ -1,4 +1,4 @@
-"""roipool.onnx: what is exported, and that ONNX Runtime makes the bits of eager mode of it."""
+"""ONNX Runtime gives the bits of eager mode for what roipool.onnx exports."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def export(model, x, boxes):
     else:
         dynamic_shapes = ({0: Dim("N"), **images}, {0: Dim("K")})
     table = roipool.onnx.translation_table()
-    with warnings.catch_warnings():  # the exporter's own
+    with warnings.catch_warnings():  # the exporter warns of itself
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         return torch.onnx.export(
@@ -115,7 +115,7 @@ def test_warns_of_rounding():
         export(Model(), features((2, 3, 20, 22), torch.float16, seed=0), rois)
     with pytest.warns(UserWarning, match=r"ONNX holds spatial_scale as a float32, which rounds 0\.7"):
         export(Model(0.7), features((2, 3, 20, 22), torch.float64, seed=0), rois.double())
-    export(Model(0.7), features((2, 3, 20, 22), torch.float32, seed=0), rois)  # which rounds nothing: no warning
+    export(Model(0.7), features((2, 3, 20, 22), torch.float32, seed=0), rois)  # nothing is rounded, so nothing warns
 
 
 def test_without_onnxscript_it_says_what_to_install():

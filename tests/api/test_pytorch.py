@@ -1,4 +1,4 @@
-"""The rest of what PyTorch's users do with a layer: autocast, checkpointing, tracing, other processes."""
+"""RoIPool under autocast, checkpointing, tracing, and in other processes."""
 
 import copy
 
@@ -78,7 +78,7 @@ def test_without_autograd(device, guard):
 
 
 def test_inference_memory_on_cuda(cuda):
-    """The peak is that of the output: no argmax, no copies."""
+    """Inference allocates the output alone: no argmax, no copies."""
     x = torch.zeros(2, 64, 50, 84, device=cuda, requires_grad=True)
     rois = torch.zeros(1000, 5, device=cuda)
     peaks = {}
@@ -109,9 +109,9 @@ def test_activation_checkpointing(device, use_reentrant):
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_jit_trace(device, tmp_path):
-    """No warning of a size that became a constant, and other sizes later on."""
+    """Tracing warns of no size that became a constant, and the trace takes other sizes."""
     rois = ROIS.to(device)
-    layer = torch.nn.PReLU().to(device)  # which has a parameter, so that there is something to differentiate
+    layer = torch.nn.PReLU().to(device)  # has a parameter to differentiate by
 
     class Head(torch.nn.Module):
         def __init__(self):
@@ -151,7 +151,7 @@ def test_fx_symbolic_trace(device):
 
 
 def test_subclass_of_tensor(device):
-    """By the torch function protocol: a subclass sees the call, and gets its own kind back."""
+    """A subclass with __torch_function__ sees the call, and gets its own kind back."""
     seen = []
 
     class Logged(torch.Tensor):
@@ -172,7 +172,7 @@ def test_subclass_of_tensor(device):
 
 
 def test_below_autograd_nothing_is_recorded(device):
-    """A handler of __torch_dispatch__ runs where autograd is done already, and sees no requires_grad take effect."""
+    """__torch_dispatch__ runs below autograd, where requires_grad has no effect."""
     seen = []
 
     class Mode(torch.utils._python_dispatch.TorchDispatchMode):
@@ -202,7 +202,7 @@ def test_default_dtype_does_not_touch_lists_of_boxes(device):
 
 @pytest.mark.parametrize("method", ["spawn", "fork", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_in_another_process(method):
-    """With the layer and the tensors sent over, after it was used here."""
+    """The layer is used here first, then sent over with the tensors."""
     x = X.clone().requires_grad_()
     POOL(x, ROIS).sum().backward()
     context = multiprocessing.get_context(method)

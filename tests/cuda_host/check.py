@@ -67,7 +67,7 @@ def check_many_regions():
 def check_more_bins_than_cells():
     """Has maps that are pooled from shared memory, by squares of every side; once, by more regions than are listed."""
     for layout, dtype, channels in [(contiguous, torch.float32, 6), (channels_last, torch.float16, 16)]:
-        for kind in ["distinct", "ties", "special"]:
+        for kind in ["distinct", "ties", "nonfinite"]:
             x = layout(features((2, channels, 20, 30), dtype, seed=0, kind=kind))
             check_on_devices(x, random_rois(100, 2, 20.0, 30.0, seed=0, wild=True), (3, 4), 1.0)
         zeros = torch.copysign(torch.zeros((), dtype=dtype), x)  # whose order shows, though none is greater

@@ -30,10 +30,10 @@ def test_random_problems(backend, problem):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("kind", ["distinct", "ties", "special"])
+@pytest.mark.parametrize("kind", ["distinct", "ties", "nonfinite"])
 @pytest.mark.parametrize("num_rois", [3, 20])
 def test_every_dtype_and_layout(backend, num_rois, kind, layout, dtype):
-    """A fixed grid beside the random problems: no combination is left to chance."""
+    """No combination is left to the chance of random problems."""
     for channels in [3, 70]:
         x = layout(features((2, channels, 13, 11), dtype, seed=channels, kind=kind).to(backend.device))
         check_against_reference(backend, x, random_rois(num_rois, 2, 26.0, 22.0, seed=7), (4, 3), 0.5)
@@ -60,7 +60,7 @@ def test_rois_of_any_strides(backend):
 
 @pytest.mark.parametrize("num_rois", [1, 40])
 def test_scaled_coordinates_are_clamped_to_2_to_the_29(backend, num_rois):
-    """By hand in test_reference.py, where it says why."""
+    """test_reference.py has the arithmetic."""
     x = torch.arange(65.0, device=backend.device).view(1, 1, 1, 65)
     rois = torch.tensor([[0.0, -1e30, 0.0, 40.0, 0.0]], device=backend.device).repeat(num_rois, 1)
     assert (backend.ops.roi_pool(x, rois, 1, 1, 1.0) == 63).all()
@@ -76,7 +76,7 @@ def test_overlapping_memory(backend):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("num_rois", [3, 30])
 def test_tensors_at_any_address(backend, num_rois, dtype, layout):
-    """Of no more than their elements' alignment, as slices of larger tensors may have."""
+    """Slices of larger tensors are aligned to their elements only."""
 
     def moved(x):
         storage = torch.empty(x.numel() + 1, dtype=dtype, device=backend.device)
@@ -94,11 +94,11 @@ def test_tensors_at_any_address(backend, num_rois, dtype, layout):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 def test_whole_map_is_adaptive_max_pool2d(backend, layout, dtype):
-    x = layout(features((2, 40, 30, 41), dtype, seed=3, kind="special"))
+    x = layout(features((2, 40, 30, 41), dtype, seed=3, kind="nonfinite"))
     rois = torch.tensor([[n, 0, 0, 40, 29] for n in [0, 1] * 5], dtype=torch.float32, device=backend.device)
     for bins in [(1, 1), (7, 7), (6, 5), (30, 41), (40, 50)]:
         output, argmax = backend.ops.roi_pool_with_argmax(x.to(backend.device), rois, *bins, 1.0)
-        # in float32, as bfloat16's own pooling has bugs in some versions (and rewrites the bits of NaNs)
+        # PyTorch pools in float32 here: its pooling of bfloat16 has bugs in some versions, and rewrites NaNs.
         wide = x.float() if dtype.itemsize == 2 else x
         expected, indices = F.adaptive_max_pool2d(wide.contiguous(), bins, return_indices=True)
         assert_same_bits(output.cpu().nan_to_num(7.0), expected.to(dtype).nan_to_num(7.0).repeat(5, 1, 1, 1))
@@ -106,7 +106,7 @@ def test_whole_map_is_adaptive_max_pool2d(backend, layout, dtype):
 
 
 def max_roi_pool(x, rois, output_size, spatial_scale):
-    """ONNX Runtime's MaxRoiPool: a peer that was written elsewhere."""
+    """Runs ONNX Runtime's MaxRoiPool, which was written by others."""
     helper = onnx.helper
     tensors = [
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ["input", "rois", "output"]
@@ -140,7 +140,7 @@ def test_large_maps(backend, layout, dtype):
     channels = 30 if backend.name == "cuda_host" else 300
     x = layout(features((2, channels, 180, 180), dtype, seed=0))
     rois = random_rois(12, 2, 180, 180, seed=0)
-    rois[3, 0] = 2  # of no image
+    rois[3, 0] = 2  # is a region of no image
     rois[5, 2] = float("nan")
     rois[7] = torch.tensor([1.0, 0, 0, 179, 179])
     check_against_reference(backend, x, rois, (3, 3), 1.0)

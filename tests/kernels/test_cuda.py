@@ -1,4 +1,4 @@
-"""What only CUDA has: agreement with the CPU to the bit, streams, graphs, devices; and doing without it."""
+"""CUDA alone: agreement with the CPU to the bit, streams, graphs, devices; and the package without CUDA kernels."""
 
 import re
 import shutil
@@ -16,15 +16,15 @@ ops = torch.ops.roipool
 
 
 def train(x, rois, output_size=7, spatial_scale=1.0):
-    """Output and gradient."""
+    """Returns the output and the gradient."""
     x = x.detach().requires_grad_()
     output = roipool.roi_pool(x, rois, output_size, spatial_scale)
     grad_output = features(output.shape, x.dtype, seed=1).to(x.device)
     return output.detach(), torch.autograd.grad(output, x, grad_output)[0]
 
 
-# Shapes of detectors, and what stands out: many regions on few cells, a plane of gradients that no multiprocessor
-# holds (1 MB), many channels.
+# Lists shapes of detectors, and extremes: many regions on few cells, a plane of gradients that no multiprocessor holds
+# (1 MB), many channels.
 SHAPES = [
     ((2, 256, 50, 84), 300, 1 / 16),
     ((1, 512, 38, 63), 64, 1 / 16),
@@ -40,9 +40,9 @@ SHAPES = [
 @pytest.mark.parametrize(("shape", "num_rois", "spatial_scale"), SHAPES)
 def test_same_bits_as_on_cpu(cuda, shape, num_rois, spatial_scale, layout, dtype):
     n, _, h, w = shape
-    for kind in ["distinct", "special"]:
+    for kind in ["distinct", "nonfinite"]:
         x = layout(features(shape, dtype, seed=0, kind=kind))
-        rois = random_rois(num_rois, n, h / spatial_scale, w / spatial_scale, seed=0, wild=kind == "special")
+        rois = random_rois(num_rois, n, h / spatial_scale, w / spatial_scale, seed=0, wild=kind == "nonfinite")
         for output_size in [(7, 7), (1, 1), (14, 3)]:
             expected = ops.roi_pool_with_argmax(x, rois, *output_size, spatial_scale)
             actual = ops.roi_pool_with_argmax(x.to(cuda), rois.to(cuda), *output_size, spatial_scale)
@@ -76,7 +76,7 @@ def test_deterministic_algorithms_need_nothing(cuda):
 
 
 def test_runs_on_the_current_stream(cuda):
-    """What is queued before on a side stream comes first, though it takes long."""
+    """The kernels wait for what was queued before them on the current stream."""
     x = features((2, 64, 50, 84), torch.float32, seed=0).to(cuda)
     rois = random_rois(100, 2, 50.0, 84.0, seed=0).to(cuda)
     expected = train(x, rois)
@@ -151,9 +151,9 @@ def test_on_a_device_that_is_not_the_current_one(cuda):
 def test_compute_sanitizer_finds_nothing(cuda, tool):
     sanitizer = shutil.which("compute-sanitizer")
     assert sanitizer, "compute-sanitizer, of the CUDA toolkit, is not on PATH"
-    # PyTorch probes the driver with calls that may fail; our own launches are checked where they are made.
+    # PyTorch probes the driver with calls that may fail, which count as no error here.
     command = [sanitizer, "--tool", tool, "--report-api-errors", "no", "--kernel-regex", "kns=roipool"]
-    command += ["--error-exitcode", "9", sys.executable, "-m", "pytest", "-q", "-x", "-k", "cuda-20-special"]
+    command += ["--error-exitcode", "9", sys.executable, "-m", "pytest", "-q", "-x", "-k", "cuda-20-nonfinite"]
     command += ["tests/kernels/test_against_reference.py::test_every_dtype_and_layout"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert run.returncode == 0, run.stdout + run.stderr
@@ -191,7 +191,7 @@ def test_a_cuda_tensor_without_cuda_kernels_is_told_so(tmp_path):
 
 
 def test_a_cuda_library_that_does_not_load_says_why(tmp_path):
-    """As a torch with CUDA sees it: beside one without, the library is not even looked at."""
+    """A torch with CUDA says why; one without CUDA does not look at the library."""
     package = copy_package_without_cuda(tmp_path)
     (package / Path(roipool._C.__file__).name.replace("_C.", "_C_cuda.")).write_bytes(b"not a library" * 100)
     program = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; import torch; torch.version.cuda = {{}}\nimport roipool"

@@ -1,4 +1,4 @@
-"""The same bits whatever the circumstances: threads, memory formats, runs."""
+"""Results have the same bits for any number of threads, in both memory formats, in every run."""
 
 import threading
 
@@ -35,7 +35,7 @@ def all_results(ops, x, rois, output_size):
 @pytest.mark.parametrize("channels", [1, 3, 100])
 def test_same_bits_for_any_number_of_threads(set_num_threads, channels, layout, dtype):
     x = layout(features((3, channels, 40, 40), dtype, seed=0))
-    # By cells; then by rows, or by blocks of channels. The last is more work than one thread gets.
+    # The first is pooled cell by cell, the others by rows or channel groups. The last is more than one thread gets.
     for num_rois, output_size in [(2, (20, 20)), (60, (5, 6)), (600, (7, 7))]:
         rois = random_rois(num_rois, 3, 40, 40, seed=0)
         set_num_threads(1)
@@ -52,7 +52,7 @@ def test_same_bits_for_any_number_of_threads(set_num_threads, channels, layout, 
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_planes_that_threads_share(set_num_threads, channels, layout, dtype):
-    """Of which there are fewer than threads, and each is more work than one thread gets."""
+    """There are fewer planes than threads, and each is more work than one thread gets."""
     x = layout(features((1, channels, 300, 400), dtype, seed=0))
     rois = random_rois(30, 1, 300, 400, seed=0)
     for num_threads in [2, 5]:

@@ -41,7 +41,7 @@ def test_no_region_leaves_a_gradient_of_zeros(backend, channels):
 
 @pytest.mark.parametrize(("num_rois", "channels"), [(0, 1), (0, 0), (4, 0)])
 def test_nothing_to_pool_into_any_number_of_bins(backend, num_rois, channels):
-    """Sizes beside one of 0, whose product is beyond any integer, or whose tables would fill the memory."""
+    """One size is 0; the product of the others is beyond any integer, and tables of them would fill the memory."""
     most = 2**31 - 1
     x = torch.ones(1, channels, 4, 5, device=backend.device)
     rois = torch.zeros(num_rois, 5, device=backend.device)
@@ -69,7 +69,7 @@ def test_bad_batch_index(backend, batch_index, num_rois, layout):
     output, argmax = backend.ops.roi_pool_with_argmax(x, rois, 3, 3, 1.0)
     assert (output == 0).all()
     assert (argmax == -1).all()
-    full = torch.zeros_like(argmax)  # even an argmax that claims a cell gives such a region no gradient
+    full = torch.zeros_like(argmax)  # an argmax that claims a cell gives such a region no gradient either
     assert (backend.ops.roi_pool_backward(torch.ones_like(output), rois, full, 2, 6, 6) == 0).all()
     assert (backend.ops.roi_pool_gather(x, rois, full) == 0).all()
 
@@ -87,7 +87,7 @@ def test_argmax_that_is_no_cell_is_ignored(backend, cell, layout):
 
 def test_nan_payloads_and_signed_zeros_survive(backend):
     """The output is a cell of the input, bit for bit: a NaN keeps its payload, -0.0 its sign."""
-    # signalling NaNs, without and with the sign bit; those that are next to infinity
+    # Lists signalling NaNs without and with the sign bit, then the NaNs next to infinity.
     bits = {
         torch.float64: [0x7FF4000000000001, -0x000BFFFFFFFFFFFF, 0x7FF0000000000001, -0x000FFFFFFFFFFFFF],
         torch.float32: [0x7FA00001, -0x005FFFFF, 0x7F800001, -0x007FFFFF],
@@ -113,7 +113,7 @@ def test_nan_payloads_and_signed_zeros_survive(backend):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 def test_every_half_precision_gradient_passes_through(backend, layout, dtype):
-    """All 65536 of them, each alone in its cell."""
+    """Each of the 65536 numbers is alone in its cell."""
     every = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype).view(1, 1, 256, 256)
     argmax = torch.arange(2**16, dtype=torch.int32).view(1, 1, 256, 256)
     channels = 2 if backend.name == "cuda_host" else 20
@@ -127,11 +127,11 @@ def test_every_half_precision_gradient_passes_through(backend, layout, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_sums_are_rounded_to_nearest_even(backend, dtype):
-    """Sums of two, of all magnitudes: those that lie halfway, that are subnormal, that overflow."""
+    """Sums of two numbers lie halfway, are subnormal, or overflow."""
     generator = torch.Generator().manual_seed(0)
     bits = torch.randint(-(2**15), 2**15, (2, 1, 300, 300), generator=generator).to(torch.int16)
     a, b = bits.view(dtype).nan_to_num(1.0, 2.0, 3.0)
-    b[:, ::2] = (a * 2.0**-9)[:, ::2]  # near the halfway points
+    b[:, ::2] = (a * 2.0**-9)[:, ::2]  # brings sums near the halfway points
     grads = torch.stack([a, b])
     argmax = torch.arange(300 * 300, dtype=torch.int32).view(1, 1, 300, 300).expand(2, 1, 300, 300)
     arguments = [t.to(backend.device) for t in [grads, torch.zeros(2, 5), argmax]]

@@ -1,4 +1,4 @@
-"""Shapes and values that send the kernels each of their ways, against the reference, bit for bit."""
+"""Shapes and values that make the kernels take each of their ways, against the reference, bit for bit."""
 
 import cached_reference
 import pytest
@@ -18,7 +18,7 @@ from support import (
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels", [256, 67])
 def test_results_too_large_for_the_caches(channels, dtype):
-    """Which the CPU kernels write past them, to any address."""
+    """The CPU kernels write such results past the caches, to any address."""
     x = channels_last(features((2, channels, 9, 8), dtype, seed=0))
     num_rois = 2**22 // (channels * 49 * x.element_size()) + 1
     rois = random_rois(num_rois, 2, 9.0, 8.0, seed=0)
@@ -33,15 +33,15 @@ def test_results_too_large_for_the_caches(channels, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
-@pytest.mark.parametrize("kind", ["distinct", "positive ties", "ties", "special"])
-@pytest.mark.parametrize("shape", [(1, 20, 75, 31), (3, 150, 41, 20)])  # few blocks for all threads, and many
+@pytest.mark.parametrize("kind", ["distinct", "positive ties", "ties", "nonfinite"])
+@pytest.mark.parametrize("shape", [(1, 20, 75, 31), (3, 150, 41, 20)])  # few channel groups for all threads, and many
 def test_bins_of_many_rows(backend, shape, kind, layout, dtype):
-    """Inference takes maxima of several rows at a time, where the bins have as many and the order does not matter."""
+    """Inference merges rows where the bins have several, and no NaN or negative zero gives their order a meaning."""
     x = features(shape, dtype, seed=0, kind=kind.removeprefix("positive "))
     x = layout(x.abs() if kind == "positive ties" else x).to(backend.device)
     n, _, h, w = shape
     rois = random_rois(100, n, h, w, seed=0)
-    rois[:, 4] = rois[:, 4].clamp(min=0.6 * h)  # tall ones, beside those that the map cuts off
+    rois[:, 4] = rois[:, 4].clamp(min=0.6 * h)  # most are tall
     rois[::10, 4] = rois[::10, 2] + 3
     for output_size in [(2, 3), (1, 1), (5, 2)]:
         expected = cached_reference.roi_pool(x.cpu(), rois, output_size)
@@ -52,7 +52,7 @@ def test_bins_of_many_rows(backend, shape, kind, layout, dtype):
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 @pytest.mark.parametrize("tall", [0, 1])
 def test_bins_of_many_rows_in_one_image_of_two(backend, tall, layout, dtype):
-    """What pays in an image need not pay in the other."""
+    """Merging rows may pay in one image and not in the other."""
     x = layout(features((2, 20, 75, 31), dtype, seed=0)).to(backend.device)
     rois = random_rois(100, 2, 75, 31, seed=0)
     rois[:, 0] = tall
@@ -65,10 +65,10 @@ def test_bins_of_many_rows_in_one_image_of_two(backend, tall, layout, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
-@pytest.mark.parametrize("kind", ["distinct", "positive ties", "ties", "special"])
+@pytest.mark.parametrize("kind", ["distinct", "positive ties", "ties", "nonfinite"])
 @pytest.mark.parametrize("channels", [16, 21])
 def test_more_bins_than_cells(backend, channels, kind, layout, dtype):
-    """Maps of which each cell is read many times over, by bins that have none, a few, or hundreds."""
+    """Each cell is read many times over, by bins that have no cell, a few, or hundreds."""
     x = features((2, channels, 20, 30), dtype, seed=0, kind=kind.removeprefix("positive "))
     x = layout(x.abs() if kind == "positive ties" else x)
     check_against_reference(backend, x, random_rois(80, 2, 20, 30, seed=0, wild=True), (3, 5), 1.0)
@@ -77,19 +77,19 @@ def test_more_bins_than_cells(backend, channels, kind, layout, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
-@pytest.mark.parametrize("special", ["nan", "-nan", "last nan", "-0.0"])
+@pytest.mark.parametrize("found", ["nan", "-nan", "last nan", "-0.0"])
 @pytest.mark.parametrize(("channels", "width"), [(70, 7), (3, 20)])
-def test_a_single_channel_with_what_is_special(backend, channels, width, special, layout, dtype):
-    """Each channel in turn, in an image of its own: a NaN, or two zeros, that only a look at this channel finds."""
+def test_nan_or_negative_zero_in_a_single_channel(backend, channels, width, found, layout, dtype):
+    """Image i has a NaN or a negative zero in channel i alone, so that each channel must be looked at."""
     x = torch.full((channels, channels, 5, width), -1.0, dtype=dtype)
-    each = x[torch.arange(channels), torch.arange(channels)]  # (channels, 5, W), to be written back
-    value = torch.tensor(0.0 if special == "-0.0" else float("nan"), dtype=dtype)
-    if special == "-0.0":
+    each = x[torch.arange(channels), torch.arange(channels)]  # a copy (channels, 5, W), written back below
+    value = torch.tensor(0.0 if found == "-0.0" else float("nan"), dtype=dtype)
+    if found == "-0.0":
         row, column = 0, 4
-        each[:, 1, 2] = -0.0  # after the other zero, but in a column before it
+        each[:, 1, 2] = -0.0  # comes after the other zero, but in a column before it
     else:
-        row, column = (4, width - 1) if special == "last nan" else (1, 2)
-        value = -value if special == "-nan" else value
+        row, column = (4, width - 1) if found == "last nan" else (1, 2)
+        value = -value if found == "-nan" else value
         each[:, 3, 3] = 5.0
     each[:, row, column] = value
     x[torch.arange(channels), torch.arange(channels)] = each
@@ -107,10 +107,10 @@ def test_a_single_channel_with_what_is_special(backend, channels, width, special
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
-@pytest.mark.parametrize("kind", ["distinct", "ties", "special"])
+@pytest.mark.parametrize("kind", ["distinct", "ties", "nonfinite"])
 @pytest.mark.parametrize("shape", [(2, 70, 41, 83), (2, 20, 90, 17), (1, 9, 150, 11), (2, 3, 41, 83)])
 def test_regions_that_cover_little_of_the_maps(backend, shape, kind, layout, dtype):
-    """On CPU, each is then prepared for itself: narrow ones, whole rows and columns, at the borders, and outside."""
+    """The CPU kernels then pack each region alone: narrow ones, whole rows and columns, at the borders, and outside."""
     x = layout(features(shape, dtype, seed=0, kind=kind))
     height, width = shape[2:]
     boxes = [[5, 7, 12, 18], [width - 2, height - 8, width + 5, height + 2], [0, 0, 3, 9], [-9, -9, -2, -1]]
@@ -124,20 +124,20 @@ def test_regions_that_cover_little_of_the_maps(backend, shape, kind, layout, dty
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 @pytest.mark.parametrize("channels", [3, 70])
 def test_gradient_of_few_regions(backend, channels, layout, dtype):
-    """Which is 0 nearly everywhere, whatever the memory held before."""
+    """The gradient is 0 nearly everywhere, whatever its memory held before."""
     x = layout(features((2, channels, 40, 50), dtype, seed=0)).to(backend.device)
     rois = torch.tensor([[1.0, 3, 4, 30, 20], [1.0, 3, 4, 5, 6]], device=backend.device)
     output, argmax = backend.ops.roi_pool_with_argmax(x, rois, 2, 3, 1.0)
     expected = cached_reference.roi_pool_backward(output.cpu(), rois.cpu(), argmax.cpu(), x.shape)
     for _ in range(3):
         assert_same_bits(backend.ops.roi_pool_backward(output, rois, argmax, *x.shape[::2], x.shape[3]), expected)
-        torch.full_like(x, float("nan"))  # the next result is likely to lie where this one did
+        torch.full_like(x, float("nan"))  # the next result is likely to lie in the memory of this one
 
 
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 @pytest.mark.parametrize("channels", [3, 70])
 @pytest.mark.parametrize("row", [7, 8, 9])
-def test_what_is_special_is_in_one_row_of_a_region(backend, row, channels, layout):
+def test_nan_in_one_row_of_a_region(backend, row, channels, layout):
     x = torch.zeros(1, channels, 40, 90)
     x[0, channels - 1, row] = float("nan")
     for rois in [torch.tensor([[0.0, 9, 7, 28, 9]]), torch.tensor([[0.0, 0, 7, 89, 9]])]:
@@ -147,9 +147,9 @@ def test_what_is_special_is_in_one_row_of_a_region(backend, row, channels, layou
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 def test_bins_of_more_cells_than_16_bits_can_number(backend, layout, dtype):
-    """On CPU, the cells of a bin are numbered in as many bits as its values have, where those are enough."""
+    """The CPU kernels number the cells of a bin in as many bits as its values have, where those are enough."""
     x = torch.zeros(1, 150, 257, 256, dtype=dtype)
-    x[..., 255, 255] = 1  # the last of 2^16 cells
+    x[..., 255, 255] = 1  # is the last of 2^16 cells
     x[..., 256, 0] = 2
     rois = torch.tensor([[0, 0, 0, 255, 255], [0, 0, 0, 0, 256], [0, 0, 0, 255, 256]], device=backend.device)
     output, argmax = backend.ops.roi_pool_with_argmax(layout(x).to(backend.device), rois, 1, 1, 1.0)
@@ -163,7 +163,7 @@ def test_bins_of_more_cells_than_16_bits_can_number(backend, layout, dtype):
 @pytest.mark.parametrize("kind", ["distinct", "ties"])
 @pytest.mark.parametrize("channels", [3, 70])
 def test_many_bins(backend, channels, kind, layout, dtype):
-    """More rows of bins than a register has lanes, and more bins than are put together in the first-level cache."""
+    """There are more rows of bins than a register has lanes, and more bins than the first-level cache holds."""
     x = layout(features((2, channels, 33, 29), dtype, seed=0, kind=kind))
     rois = random_rois(5, 2, 33, 29, seed=0)
     for output_size in [(37, 5), (9, 11)]:

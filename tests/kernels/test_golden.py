@@ -1,4 +1,4 @@
-"""Against MXNet 1.9.1 and torchvision 0.28.0: their own outputs and gradients, recorded (tests/data/README.md)."""
+"""Outputs and gradients that MXNet 1.9.1 and torchvision 0.28.0 gave, recorded (tests/data/README.md)."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ import roipool
 DATA = np.load(Path(__file__).parents[1] / "data" / "roi_pool_cases.npz")
 CASES = {case["name"]: dict(case, index=i) for i, case in enumerate(json.loads(str(DATA["cases"])))}
 
-# Where roipool differs on purpose, (output, gradient), and why. Everything else must agree bit for bit.
+# Says where roipool differs on purpose, whether (output, gradient) agree then, and why. All else agrees bit for bit.
 NAN_PROPAGATES = "NaN features propagate; there they are skipped"
 STARTS_AT_MINUS_INFINITY = "a bin starts from -inf; there from -FLT_MAX"
 FLOAT32_GEOMETRY = "float16 features do not touch the geometry; there it is in float16"
@@ -43,7 +43,7 @@ DIFFERENCES = {
     ("mxnet", "roi_2e9"): ((False, False), CLAMPED),
 }
 # torchvision differs in the same cases, but holds the scale of float64 boxes in float64 as roipool does, and reads
-# out of bounds for a batch index of N: the output is whatever lay there.
+# out of bounds for a batch index of N, so that its output is whatever lay there.
 DIFFERENCES |= {
     ("torchvision", name): difference
     for (system, name), difference in DIFFERENCES.items()
@@ -71,7 +71,7 @@ def load(name: str, layout=contiguous) -> SimpleNamespace:
 
 
 def pooled(backend: Backend, case: SimpleNamespace) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output and gradient; by what users call, where they can."""
+    """Returns the output and the gradient, by what users call where the backend has it."""
     input, rois, grad_output = (t.to(backend.device) for t in [case.input, case.rois, case.grad_output])
     if backend.name == "cuda_host":
         output, argmax = backend.ops.roi_pool_with_argmax(input, rois, *case.output_size, case.spatial_scale)
@@ -114,7 +114,7 @@ def test_reference_decides_where_they_differ(backend, name, layout):
     )
 
 
-# ---- The differences, each as what it must be instead, in numbers that no implementation had a hand in.
+# ---- What must come instead of each difference, in numbers that no implementation computed.
 
 
 def test_minus_infinity_is_a_value_with_its_first_cell():
@@ -129,7 +129,7 @@ def test_minus_infinity_is_a_value_with_its_first_cell():
 @pytest.mark.parametrize("name", ["-FLT_MAX", "f16_below-65504", "f64_below-FLT_MAX"])
 def test_the_lowest_numbers_keep_value_and_gradient(name):
     case = load(name)
-    lowest = case.input.unique().item()  # one value all over the map
+    lowest = case.input.unique().item()  # the map has one value
     output, argmax = roipool.roi_pool(case.input, case.rois, case.output_size, return_argmax=True)
     assert (output[argmax >= 0] == lowest).all()
     _, grad_input = pooled(CPU, case)
@@ -156,8 +156,8 @@ def test_a_coordinate_that_is_not_finite_makes_the_region_empty(name):
 
 @pytest.mark.parametrize("name", ["roi_1e10", "roi_2e9"])
 def test_huge_coordinates_are_clamped(name):
-    # Two by two bins of 2^29 cells and of 2^28. Of the region from -2^29 to 2^29 the last bin starts at cell 0, of the
-    # region from 0 to 2^29 the first: that bin holds the map, the others nothing.
+    # The region from -2^29 to 2^29 has 2 x 2 bins of 2^29 cells on an axis, of which the last starts at cell 0; the
+    # region from 0 to 2^29 has bins of 2^28 cells, of which the first does. That bin holds the map, the others nothing.
     case = load(name)
     output = roipool.roi_pool(case.input, case.rois, 2)
     expected = torch.zeros_like(output)
@@ -174,7 +174,7 @@ def test_float64_scale_is_not_rounded_to_float32():
 
 
 def test_half_precision_geometry_is_in_float32():
-    # Cell 2049 is beyond what float16 can number; with boxes in float32 it is one of its own.
+    # Cell 2049 is beyond what float16 can number; boxes in float32 reach it.
     x = torch.zeros(1, 1, 1, 2051, dtype=torch.float16)
     x[..., 2049] = 1
     box = torch.tensor([[0.0, 2049.0, 0.0, 2049.0, 0.0]])
@@ -192,7 +192,7 @@ def test_half_precision_gradients_are_summed_in_float32():
 
 
 def test_counts():
-    """How many of the recorded cases agree: the figures of the README."""
+    """The README says how many of the recorded cases agree."""
     counts = {}
     for system in ["mxnet", "torchvision"]:
         recorded = [name for name in CASES if CASES[name][system]["ran"]]

@@ -47,7 +47,7 @@ def test_a_pyramid_of_one_level_is_roi_pool(backend):
 
 
 def test_levels_are_those_of_torchvision(backend):
-    """Recorded from torchvision 0.28's LevelMapper, for sizes next to each bound and random boxes."""
+    """torchvision 0.28's LevelMapper was recorded for sizes next to each bound, and for random boxes."""
     recorded = np.load(Path(__file__).parents[1] / "data" / "multiscale_levels.npz")
     for dtype in ["float32", "float64"]:
         boxes, levels = (torch.from_numpy(recorded[f"{dtype}_{name}"]) for name in ["boxes", "levels"])
@@ -90,7 +90,7 @@ def test_levels_beyond_the_range_of_floats_are_clamped(backend, canonical):
 
 
 def test_an_infinite_area_over_an_infinite_scale_is_no_number(backend):
-    """In float32, where neither fits: as any level that is NaN, the first."""
+    """Neither fits into float32. A level that is NaN is the first."""
     maps = [torch.full((1, 1, 4, 4), float(i), device=backend.device) for i in range(4)]
     rois = torch.tensor([[0.0, -1e30, -1e30, 1e30, 1e30]], device=backend.device)
     assert backend.ops.multiscale_roi_pool(maps, rois, 1, 1, SCALES, 1e100, 4).item() == 0
@@ -113,14 +113,14 @@ def test_empty_shapes(backend, num_rois, shape):
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 @pytest.mark.parametrize("cell", [9, 35, 36, 2**31 - 1, -1, -2, -(2**31)])
 def test_argmax_that_is_no_cell_is_ignored(backend, cell, layout):
-    """Of the map that the region is pooled from: 36 cells on the first level, 9 on the second."""
+    """An argmax counts in the map of its region's level: 36 cells on the first, 9 on the second."""
     maps = [layout(torch.ones(1, 20, size, size, device=backend.device)) for size in [6, 3]]
     rois = torch.tensor([[0.0, 0, 0, 2, 2], [0.0, 0, 0, 5, 5]], device=backend.device)
     pyramid = ([1.0, 0.5], 4.0, 1)
     levels = reference.levels_of(rois[:, 1:].cpu(), *pyramid)
     assert levels.tolist() == [0, 1]
     argmax = layout(torch.full((2, 20, 2, 2), cell, dtype=torch.int32, device=backend.device))
-    is_cell = 0 <= cell < 36  # of the first level; none is one of the second
+    is_cell = 0 <= cell < 36  # on the first level; on the second, none of them is
     output = backend.ops.multiscale_roi_pool_gather(maps, rois, argmax, *pyramid)
     assert (output[0] == int(is_cell)).all()
     assert (output[1] == 0).all()

@@ -60,7 +60,7 @@ def test_largest_maps(size, batch_size, place):
     [
         (2, 3, 5, 6),  # cell by cell
         (2, 3, 5, 70),  # by rows
-        pytest.param((2, 16, 5, 6), marks=pytest.mark.large),  # by blocks of channels: 3 GB
+        pytest.param((2, 16, 5, 6), marks=pytest.mark.large),  # by channel groups: 3 GB
     ],
 )
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
@@ -72,7 +72,7 @@ def test_ten_million_regions(device, layout, shape):
     generator = torch.Generator().manual_seed(0)
     rois = torch.rand(num_rois, 5, generator=generator)
     rois *= torch.tensor([n, w, h, 2, 2])
-    rois[:, 3:] += rois[:, 1:3]  # of one to three cells on an axis
+    rois[:, 3:] += rois[:, 1:3]  # regions have one to three cells on an axis
     rois = rois.to(device)
     output, argmax = torch.ops.roipool.roi_pool_with_argmax(x.to(device), rois, 1, 1, 1.0)
     samples = torch.cat([torch.randint(num_rois, (500,), generator=generator), torch.tensor([0, num_rois - 1])])

@@ -1,4 +1,4 @@
-"""Derivatives: first and second order, reverse and forward mode, and what a call saves when none is asked for."""
+"""Derivatives of first and second order, in reverse and forward mode, and the memory of calls without any."""
 
 import pytest
 import torch
@@ -150,12 +150,12 @@ def test_no_argmax_is_made_where_no_gradient_is_needed(device, guard):
         memory_usage = "self_cpu_memory_usage" if device.type == "cpu" else "self_device_memory_usage"
         return sum(max(0, getattr(event, memory_usage)) for event in profile.events())
 
-    rois = rois.float()  # no copy of them either
+    rois = rois.float()  # boxes of float32 need no copy
     size = roipool.roi_pool(x.detach(), rois, 3).nbytes
-    size += -size % (512 if device.type == "cuda" else 1)  # the allocator's unit
+    size += -size % (512 if device.type == "cuda" else 1)  # the allocator rounds sizes up to its unit
     with guard():
         assert allocated(lambda: roipool.roi_pool(x, rois, 3)) == size
-    assert allocated(lambda: roipool.roi_pool(x, rois, 3)) == 2 * size  # the same call in training, to compare
+    assert allocated(lambda: roipool.roi_pool(x, rois, 3)) == 2 * size  # in training, the call also makes argmax
 
 
 def test_trains(device):

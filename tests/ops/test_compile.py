@@ -1,4 +1,4 @@
-"""torch.compile, torch.export and AOTInductor: the bits of eager mode, no graph break, no needless recompile."""
+"""torch.compile, torch.export and AOTInductor give the bits of eager mode, without graph breaks."""
 
 import io
 import warnings
@@ -11,13 +11,13 @@ from torch.export import Dim, export
 
 import roipool
 
-# N, K, H, W. The compiler takes sizes that are equal at first for one and the same (K = 5, beside the 5 columns of
-# rois), and any size of 1 for a constant.
+# Lists (N, K, H, W). The first sizes differ from one another, from 1 and from the 5 columns of rois: the compiler takes
+# sizes that are equal for one size, and a size of 1 for a constant.
 SIZES = [(2, 11, 20, 22), (3, 7, 18, 25), (2, 9, 30, 21), (4, 5, 40, 41)]
 
 
 class Pool(torch.nn.Module):
-    """The layer between others, as in a model."""
+    """Has the layer between others, as a model has."""
 
     def __init__(self):
         super().__init__()
@@ -40,7 +40,7 @@ def lists(n, k, h, w, device):
 @pytest.fixture(autouse=True)
 def fresh_compiler():
     torch._dynamo.reset()
-    with warnings.catch_warnings():  # PyTorch's own, on first use of the compiler; any other is an error
+    with warnings.catch_warnings():  # PyTorch itself warns when the compiler is first used
         warnings.filterwarnings("ignore", message=".*(torch.jit|isinstance.treespec)")
         yield
 
@@ -116,7 +116,7 @@ def test_sizes_that_change_recompile_once_without_being_told(device):
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_no_region_left_over(device, backend):
-    """A number of regions that depends on data, and turns out to be 0: the strides that the compiler counts on."""
+    """The strides that the compiler counts on hold where the number of regions depends on data, and is 0."""
     x, rois = inputs(3, 11, 20, 22, device, layout=channels_last)
 
     def pool(x, rois, chosen):

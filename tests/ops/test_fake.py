@@ -1,4 +1,4 @@
-"""The operators as PyTorch sees them: opcheck, and fake kernels that say what the native ones return."""
+"""PyTorch's opcheck of the operators; fake kernels say what the native ones return."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ ops = torch.ops.roipool
 
 
 def sample_inputs():
-    """Every dtype in both layouts, and no region."""
+    """Yields maps and regions of every dtype in both layouts, and a problem without a region."""
     cases = [(dtype, layout, 4) for dtype in DTYPES for layout in [contiguous, channels_last]]
     for dtype, layout, num_rois in [*cases, (torch.float32, contiguous, 0)]:
         x = layout(features((2, 3, 6, 7), dtype, seed=0))
@@ -40,7 +40,7 @@ def test_opcheck_without_a_gradient(device):
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 1, 4, 5), (1, 1, 1, 1), (2, 3, 1, 1), (1, 3, 1, 4), (0, 3, 4, 5)])
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 def test_fake_and_native_strides_agree(device, layout, shape):
-    """opcheck's faketensor test over the shapes where contiguous and channels_last coincide."""
+    """Runs opcheck's faketensor test on shapes where contiguous and channels_last coincide."""
     x, rois = layout(torch.zeros(shape, device=device)), torch.zeros(2, 5, device=device)
     for size in [1, 2]:
         arguments = (x, rois, size, size, 1.0)
@@ -54,7 +54,7 @@ def test_fake_and_native_strides_agree(device, layout, shape):
 
 
 def test_fake_and_native_strides_agree_where_formats_differ(device):
-    """An argmax in another format than the map, and maps that are expanded."""
+    """Takes an argmax in another format than the map, and maps that are expanded."""
     x, rois = torch.zeros(2, 3, 4, 5, device=device), torch.zeros(2, 5, device=device)
     argmax = torch.zeros(2, 3, 2, 2, dtype=torch.int32, device=device)
     for arguments in [(x, rois, channels_last(argmax)), (channels_last(x), rois, argmax)]:
@@ -65,14 +65,14 @@ def test_fake_and_native_strides_agree_where_formats_differ(device):
         x[..., :1].expand(2, 3, 4, 5),
     ]:
         torch.library.opcheck(ops.roi_pool.default, (expanded, rois, 2, 2, 1.0), test_utils="test_faketensor")
-        # every format that the two may agree on is PyTorch's own
+        # Both kernels follow PyTorch's own choice of a format.
         pooled = ops.roi_pool(expanded, rois, 2, 2, 1.0)
         assert pooled.stride() == torch.empty_like(pooled, memory_format=suggest_memory_format(expanded)).stride()
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 1, 1), (3, 1, 1, 5), (3, 1, 4, 1), (1, 1, 1, 1), (3, 2, 1, 1)])
 def test_maps_of_both_formats_count_as_pytorch_counts_them(device, shape):
-    """Down to the strides of dimensions of 1, which make no difference, and which opcheck does not compare."""
+    """Compares the strides of dimensions of 1 as well, which opcheck does not."""
     for layout in [contiguous, channels_last]:
         x = layout(torch.zeros(shape, device=device))
         pooled = ops.roi_pool(x, torch.zeros(2, 5, device=device), 2, 2, 1.0)

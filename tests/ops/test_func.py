@@ -1,4 +1,4 @@
-"""torch.func: every transform, alone and one within another, against torch.autograd and against loops."""
+"""Transforms of torch.func, alone and one within another, give what torch.autograd and loops give."""
 
 import warnings
 
@@ -14,7 +14,7 @@ ops = torch.ops.roipool
 
 @pytest.fixture(autouse=True)
 def no_fallback():
-    """PyTorch warns where it has no batching rule and loops instead; here that is an error."""
+    """Makes an error of PyTorch's warning that it loops where it has no batching rule."""
     torch._C._functorch._set_vmap_fallback_warning_enabled(True)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -47,14 +47,14 @@ def test_first_and_second_derivatives(device, channels, layout):
     value, pullback = vjp(f, x)
     assert_same_bits(pullback(torch.ones_like(value))[0], first)
     torch.testing.assert_close(jvp(f, (x,), (direction,))[1], (first * direction).sum())
-    # the Hessian times a vector, in each way
+    # Each way to the Hessian times a vector gives the same.
     torch.testing.assert_close(grad(lambda x: (grad(f)(x) * direction).sum())(x), second)
     torch.testing.assert_close(jvp(grad(f), (x,), (direction,))[1], second)
     torch.testing.assert_close(grad(lambda x: jvp(f, (x,), (direction,))[1])(x), second)
 
 
 def test_no_grad_within_forward_modes(device):
-    """What is pooled under no_grad is a constant of the transforms around, as that of any function of PyTorch."""
+    """What is pooled under no_grad is a constant to the transforms around it, as with PyTorch's own functions."""
     x, rois = problem(device)
     direction = features(x.shape, torch.float64, seed=1).to(device)
 
@@ -79,7 +79,7 @@ def test_jacobians(device):
     expected = expected.view(*output.shape, *x.shape)
     for jacobian in [jacrev, jacfwd]:
         assert_same_bits(jacobian(lambda x: roipool.roi_pool(x, rois, 2))(x), expected)
-    # of a sum of squares: twice the number of bins that each cell won, on the diagonal
+    # The Hessian of a sum of squares is twice the number of bins that each cell won, on the diagonal.
     wins = grad(lambda x: roipool.roi_pool(x, rois, 2).sum())(x)
     second = hessian(lambda x: (roipool.roi_pool(x, rois, 2) ** 2).sum())(x)
     assert_same_bits(second, (2 * torch.diag(wins.flatten())).view(*x.shape, *x.shape))
@@ -91,7 +91,7 @@ def test_jacobians(device):
 )
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
 def test_vmap(device, layout, input_dim, rois_dim, dtype):
-    """Over the maps, the rois, or both; the output, argmax, and per-sample gradients: the bits of a loop."""
+    """Output, argmax and per-sample gradients have the bits of a loop, over the maps, the rois, or both."""
     xs = torch.stack([layout(features((2, 20, 7, 6), dtype, seed=i)) for i in range(4)]).to(device)
     rois = torch.stack([random_rois(9, 2, 14, 12, seed=i, wild=True) for i in range(4)]).to(device)
     weights = features((9, 20, 3, 2), dtype, seed=9).to(device)
@@ -122,7 +122,7 @@ def test_vmap_over_more_images_than_the_dtype_of_rois_can_number(device, dtype):
 
 @pytest.mark.parametrize("batch_index", [-1.0, -0.5, 0.5, 1.9, 2.0, 1e30, float("nan"), float("-inf")])
 def test_vmap_leaves_regions_of_no_image_alone(device, batch_index):
-    """A bad batch index of one problem is no good one of the next."""
+    """A bad batch index of one problem does not reach an image of the next."""
     xs = features((3, 2, 1, 4, 4), torch.float32, seed=0).to(device)
     rois = torch.tensor([[batch_index, 0, 0, 3, 3]], device=device)
     expected = torch.stack([roipool.roi_pool(x, rois, 2) for x in xs])
@@ -131,7 +131,7 @@ def test_vmap_leaves_regions_of_no_image_alone(device, batch_index):
 
 @pytest.mark.parametrize("mapped", range(1, 8))
 def test_vmap_of_backward_and_gather(device, mapped):
-    """Every choice of mapped arguments: grad_output or input, rois, argmax."""
+    """Takes every choice of mapped arguments: bit 0 is grad_output or input, bit 1 rois, bit 2 argmax."""
     x, _ = problem(device)
     xs = torch.stack([x, 2 * x, -x])
     rois = torch.stack([random_rois(5, 2, 14, 12, seed=i) for i in range(3)]).to(device)
@@ -190,7 +190,7 @@ def test_no_grad_within_grad_does_what_it_does_for_max_pool2d(device):
 
 
 def test_modes_of_the_caller_hold_in_every_level(device):
-    """no_grad within jvp, within grad, and jvp within no_grad: as max_pool2d has it."""
+    """no_grad within jvp and grad, and jvp within no_grad, act as they do on max_pool2d."""
     x = features((1, 1, 2, 2), torch.float64, seed=0).to(device)
     rois = torch.tensor([[0.0, 0, 0, 1, 1]], device=device)
     found = []

@@ -1,4 +1,4 @@
-"""The operators themselves with tensors and numbers that are none of theirs: one clear error, or the right result.
+"""Tensors and numbers that an operator cannot take give one clear error; all others give the right result.
 
 What is merely of a wrong shape, dtype or size is in the tables of test_checks.py and test_multiscale.py.
 """
@@ -26,7 +26,7 @@ GRAD = features(EXPECTED.shape, torch.float32, seed=2)
 BINS = {"pooled_height": 2, "pooled_width": 2}
 PYRAMID = {"spatial_scales": [1.0, 0.5], "canonical_scale": 4.0, "canonical_level": 1}
 
-# A call of each operator that is right, to put one wrong thing into.
+# Holds a right call of each operator, into which tests put one wrong thing.
 CALLS = {
     ops.roi_pool.default: {"input": X, "rois": ROIS, **BINS, "spatial_scale": 1.0},
     ops.roi_pool.out: {"input": X, "rois": ROIS, **BINS, "spatial_scale": 1.0, "out": torch.empty_like(EXPECTED)},
@@ -58,7 +58,7 @@ def get(op, name):
 
 
 def put(op, name, value):
-    """The arguments of that call with another value for one of them."""
+    """Returns the arguments of the right call, with another value for one of them."""
     if name == "inputs[1]":
         return {**CALLS[op], "inputs": [X, value]}
     return {**CALLS[op], name: value}
@@ -79,7 +79,7 @@ OTHER_LAYOUTS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore")  # that such tensors are in beta, or deprecated
+@pytest.mark.filterwarnings("ignore")  # PyTorch warns that such tensors are in beta, or deprecated
 @pytest.mark.parametrize("layout", OTHER_LAYOUTS)
 @pytest.mark.parametrize(("op", "name"), TENSORS)
 def test_other_layouts_are_refused(op, name, layout):
@@ -93,7 +93,7 @@ DTYPES_OF = {
     "out": "float32 as input",
 }
 ALL_DTYPES = {dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
-# Of a torch newer than the headers that the library is built with: it has no name for them.
+# The library has no name for the dtypes of a torch newer than the headers that it is built with.
 NEWER_DTYPES = {"bcomplex32"}
 QUANTIZED_DTYPES = {torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4}
 
@@ -126,7 +126,7 @@ def negated(tensor):
 @pytest.mark.parametrize("view", [negated, imaginary_part_of_a_conjugate])
 @pytest.mark.parametrize(("op", "name"), TENSORS)
 def test_views_that_are_negated_when_they_are_read(op, name, view):
-    if name == "argmax":  # complex numbers are of floats
+    if name == "argmax":  # there are no complex integers
         view = negated
     tensor = view(get(op, name).clone())
     assert tensor.is_neg()
@@ -142,7 +142,7 @@ def test_views_that_are_negated_when_they_are_read(op, name, view):
 
 @pytest.mark.parametrize(("op", "name"), TENSORS)
 def test_tensors_of_zeros_that_have_no_memory(op, name):
-    """Which derivatives are, at times."""
+    """Derivatives may be such tensors."""
     tensor = torch._efficientzerotensor(get(op, name).shape, dtype=get(op, name).dtype)
     if name == "out":
         with pytest.raises(RuntimeError, match="ZeroTensors are immutable"):
@@ -155,7 +155,7 @@ def test_tensors_of_zeros_that_have_no_memory(op, name):
 
 @pytest.mark.parametrize(("op", "name"), TENSORS)
 def test_storage_that_was_made_smaller(op, name):
-    """PyTorch's own functions read past its end. A process that does may well end."""
+    """PyTorch's own functions read past the end of such a storage, and may crash."""
     tensor = get(op, name)
     for bytes_left in [0, 4 * tensor.numel() - 1]:
         freed = tensor.clone()
@@ -214,7 +214,7 @@ def test_values_of_other_types(op):
         else:
             wrong += [2, 2.0, [value]]
         for other in wrong:
-            # PyTorch takes None for a tensor of no shape, and leaves it to the operator to miss it.
+            # PyTorch passes None on as an undefined tensor, which the operator must refuse.
             with pytest.raises((ValueError, TypeError, RuntimeError), match=name):
                 op(**{**CALLS[op], name: other})
         missing = {key: other for key, other in CALLS[op].items() if key != name}
@@ -222,7 +222,7 @@ def test_values_of_other_types(op):
             op(**missing)
     with pytest.raises((RuntimeError, TypeError), match=r"expected at most|unexpected|more"):
         op(**CALLS[op], more=1)
-    op(**CALLS[op])  # and all goes on
+    op(**CALLS[op])  # the right call still works
 
 
 # ---- Sizes beyond what there is. Products of them, in elements or bytes, are 2^64, which is 0 to a 64-bit integer.
@@ -284,7 +284,7 @@ def test_huge_results(case):
 
 @pytest.mark.parametrize("case", HUGE_COPIES)
 def test_tensors_that_are_huge_only_in_name(case):
-    """They are expanded, and no copy of them can be made."""
+    """Expanded tensors may be so large that no copy of them can be made."""
     op, arguments = HUGE_COPIES[case]
     with pytest.raises(RuntimeError, match=r"cannot allocate a tensor of shape \(.*: out of memory"):
         op(*arguments)
@@ -312,7 +312,7 @@ def test_empty_results_of_any_size():
 
 
 def test_out_whose_elements_overlap():
-    """Some of them, which PyTorch does not look for either: all are written, and which comes last is left open."""
+    """PyTorch does not look for such overlaps either: all elements are written, in any order."""
     memory = torch.full((32,), 7.0)
     out = memory[4:].as_strided(EXPECTED.shape, (3, 2, 1, 1))
     assert ops.roi_pool.out(X, ROIS, 2, 2, 1.0, out=out) is out
@@ -329,7 +329,7 @@ def test_out_that_shares_memory_with_rois():
 
 
 def test_out_that_cannot_grow(capfd):
-    """It is NumPy's memory."""
+    """NumPy's memory cannot be resized."""
     out = torch.from_numpy(np.zeros(3, np.float32))
     with pytest.raises(RuntimeError) as caught:
         ops.roi_pool.out(X, ROIS, 2, 2, 1.0, out=out)

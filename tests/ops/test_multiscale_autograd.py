@@ -69,7 +69,7 @@ def test_forward_mode_takes_maps_without_a_tangent_as_constant(device):
             output = roipool.multiscale_roi_pool(duals, rois.to(device), 2, SCALES, return_argmax=return_argmax)
             output = output[0] if return_argmax else output
             assert_same_bits(forward_ad.unpack_dual(output).tangent, expected)
-        # and of the gather, which a second derivative asks for
+        # The gather, which second derivatives use, has a tangent as well.
         gathered = ops.multiscale_roi_pool_gather(duals, rois.to(device), argmax.to(device), *PYRAMID)
         assert_same_bits(forward_ad.unpack_dual(gathered).tangent, expected)
 
@@ -110,7 +110,7 @@ def test_torch_func(device):
     for actual, expected in zip(jvp(grad(loss), (maps,), (directions,))[1], second, strict=True):
         torch.testing.assert_close(actual, expected)
 
-    small, few = [x[:1, :1, :2, :2] for x in maps], rois[:8] * 0.01  # jacfwd is vmap of jvp, jacrev vmap of vjp
+    small, few = [x[:1, :1, :2, :2] for x in maps], rois[:8] * 0.01  # jacfwd maps jvp, jacrev maps vjp
 
     def pool(maps):
         return roipool.multiscale_roi_pool(maps, few, 2, SCALES)

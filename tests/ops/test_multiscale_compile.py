@@ -91,7 +91,7 @@ def test_export(device, strict):
 @pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("strict", [False, True])
 def test_export_with_dynamic_sizes(device, strict):
-    """Of images of one size, whose maps need not be a power of 2 smaller, as their padding varies."""
+    """The images have one size, but their maps need not be a power of 2 smaller, as their padding varies."""
 
     class Fixed(Head):
         def forward(self, features, boxes):

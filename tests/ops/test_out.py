@@ -1,4 +1,4 @@
-"""out=: torch.ops.roipool.roi_pool.out and roipool.roi_pool(..., out=...)."""
+"""out= of torch.ops.roipool.roi_pool.out and of roipool.roi_pool."""
 
 import warnings
 
@@ -60,7 +60,7 @@ def test_other_shapes_are_resized_with_pytorchs_warning(device):
 
 
 def test_operator_resizes_too(backend, capfd):
-    """But dispatched from Python, C++ has just stderr for its warning up to torch 2.14."""
+    """Up to torch 2.14, the warning of an operator called from Python goes to stderr."""
     out = torch.empty(4, device=backend.device)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -89,13 +89,13 @@ def test_out_that_shares_memory_with_the_input(device):
     memory = torch.arange(20.0, device=device)
     rois = torch.tensor([[0.0, 0, 0, 3, 3]], device=device)
     roipool.roi_pool(memory[:16].view(1, 1, 4, 4), rois, 2, out=memory[15:19].view(1, 1, 2, 2))
-    assert memory[15:19].tolist() == [5, 7, 13, 15]  # of which the first lies where the last was read
+    assert memory[15:19].tolist() == [5, 7, 13, 15]  # the first lies where the last was read
 
 
 def test_out_that_shares_memory_with_the_rois(device):
     x = torch.arange(1.0, 17.0, device=device).view(1, 1, 4, 4)
     rois = torch.tensor([[0.0, i, i, i, i] for i in range(4)], device=device)
-    out = rois.flatten()[5:9].view(4, 1, 1, 1)  # from the batch index of the second region on
+    out = rois.flatten()[5:9].view(4, 1, 1, 1)  # begins with the batch index of the second region
     roipool.roi_pool(x, rois, 1, out=out)
     assert out.flatten().tolist() == [1, 6, 11, 16]
 
@@ -184,7 +184,7 @@ def test_compiled(device):
     out = torch.empty(5, 3, 2, 3, device=device)
     assert_same_bits(compiled(out), EXPECTED + 1)
     assert_same_bits(out, EXPECTED)
-    torch._dynamo.reset()  # else sizes are symbols by now, in the message as well
+    torch._dynamo.reset()  # so that the message has numbers, not symbols
     with pytest.raises(Exception, match=r"out must be float32 of shape \(5, 3, 2, 3\) on .* under torch.compile"):
         compiled(torch.empty(4, device=device))
     with pytest.raises(Exception, match=r"under torch.compile and in export, got float64 of shape \(5, 3, 2, 3\)"):
@@ -218,7 +218,7 @@ def test_nothing_is_resized_for_what_is_refused(device, output_size, spatial_sca
 
 
 def test_inference_tensors(device):
-    """In inference mode, too, what is overwritten has a new version; outside of it, its tensors are left alone."""
+    """An out has a new version after inference mode; outside of it, inference tensors are not written to."""
     x, rois = X.to(device), ROIS.to(device)
     out = torch.ones(5, 3, 2, 3, device=device)
     product = torch.ones_like(out).requires_grad_() * out

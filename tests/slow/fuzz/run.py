@@ -30,12 +30,12 @@ CORPUS = HERE / "corpus.zip"
 COVERED = "-fsanitize-coverage=inline-8bit-counters,pc-table"
 SANITIZED = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", COVERED]
 ENVIRONMENT = {
-    # An allocation that is too large must be refused, as it is where memory is scarce.
+    # An allocation that is too large is refused, as where memory is scarce.
     "ASAN_OPTIONS": "allocator_may_return_null=1:max_allocation_size_mb=2048",
     "UBSAN_OPTIONS": "print_stacktrace=1",
     "OMP_WAIT_POLICY": "passive",
 }
-MOST_BYTES = 512  # of an input
+MOST_BYTES = 512  # the limit of an input
 
 
 def clang() -> str:
@@ -45,7 +45,7 @@ def clang() -> str:
 
 
 def build(folder: Path, flags: list[str]) -> Path:
-    """The fuzzer, from csrc/ compiled with these flags; the fuzzer itself has no need of them."""
+    """Builds the fuzzer, and csrc/ with these flags, which the fuzzer itself does not need."""
     compiler = clang()
     common = ["-std=c++20", "-O2", "-g", "-ffp-contract=off", f"-I{ROOT / 'csrc'}", *TORCH_HEADERS]
     sources = [source for source in cpu_sources(ROOT) if not is_python_module(source)]
@@ -93,7 +93,7 @@ def main() -> int:
         if arguments.replay:
             return subprocess.run([program, *arguments.replay], env=environment).returncode
         limits = [f"-max_total_time={arguments.seconds}", f"-runs={arguments.runs}", f"-seed={arguments.seed}"]
-        lengths = [f"-max_len={MOST_BYTES}", "-len_control=0"]  # all that an input is short of counts as 0
+        lengths = [f"-max_len={MOST_BYTES}", "-len_control=0"]  # bytes beyond the end of an input count as 0
         fuzz = [program, *lengths, "-rss_limit_mb=6000", "-print_final_stats=1", *limits, corpus]
         status = subprocess.run(fuzz, env=environment).returncode
         if status == 0 and arguments.save:

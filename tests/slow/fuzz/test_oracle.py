@@ -48,7 +48,7 @@ def pointers(tensors):
 
 
 def check(oracle, maps, rois, output_size, spatial_scales, canonical_scale=1.0, canonical_level=0):
-    """Of a pyramid; or of a single map, where the level does not matter."""
+    """Holds the oracle to the reference on a pyramid. With a single map, the canonical level does not matter."""
     n, c = maps[0].shape[:2]
     boxes = rois.to(torch.promote_types(rois.dtype, torch.float32)).contiguous()
     values = [x.double().contiguous() for x in maps]

@@ -1,4 +1,4 @@
-"""Forks and signals."""
+"""Checks forks and signals."""
 
 import multiprocessing
 import signal
@@ -28,7 +28,7 @@ class Crops(torch.utils.data.Dataset):
 
 
 def check_fork() -> None:
-    """A child of a process that has used its threads, as DataLoader forks them.
+    """Pools in a child of a process that has used its threads, as DataLoader forks them.
 
     With more than one thread, all of PyTorch hangs there (a max_pool2d, too): the OpenMP library of GCC does not
     survive a fork. That is why the workers of a DataLoader set it to one, and so does this.
@@ -60,23 +60,23 @@ def check_fork() -> None:
     assert len(outputs) == 8
     for output in outputs:
         assert_same_bits(output, expected)
-    assert pool_forwards_and_backwards()  # in the parent all goes on
+    assert pool_forwards_and_backwards()  # the parent still works
     print("a forked child and two workers of a DataLoader give the right bits")
 
 
 def check_interrupt(seconds: float = 2.5) -> None:
-    """Ctrl-C in the middle of a long call is an exception once the call is over, and does no harm."""
+    """Interrupts a long call, which must raise KeyboardInterrupt once it is over, and do no harm."""
     x = features((1, 16, 300, 300), torch.float32, seed=0)
     rois = torch.tensor([[0.0, 0, 0, 299, 299]])
     expected = x.amax((2, 3), keepdim=True)
     num_rois, duration = 1, 0.0
-    while duration < seconds:  # how many regions take that long
+    while duration < seconds:  # finds how many regions take that long
         num_rois = int(num_rois * min(20, 1.2 * seconds / duration)) + 1 if duration else 50
         start = time.monotonic()
         roipool.roi_pool(x, rois.expand(num_rois, 5), 1, out=torch.empty(0))
         duration = time.monotonic() - start
 
-    signal.signal(signal.SIGALRM, signal.default_int_handler)  # which Ctrl-C has, too
+    signal.signal(signal.SIGALRM, signal.default_int_handler)  # handles Ctrl-C as well
     start = time.monotonic()
     signal.setitimer(signal.ITIMER_REAL, seconds / 10)
     try:

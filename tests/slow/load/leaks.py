@@ -1,4 +1,4 @@
-"""What calls leave behind: bytes of malloc, objects of Python."""
+"""Checks what calls leave behind: bytes of malloc, objects of Python."""
 
 import ctypes
 import gc
@@ -21,13 +21,13 @@ class Mallinfo2(ctypes.Structure):
 
 
 def bytes_in_use() -> int:
-    """What malloc has given out, to the byte; 0 where there is no glibc to ask. Memory of Python's own is not in it."""
+    """Returns what malloc has given out, without Python's own memory; 0 where there is no glibc to ask."""
     mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
     if mallinfo2 is None:
         return 0
     mallinfo2.restype = Mallinfo2
     info = mallinfo2()
-    return info.field4 + info.field7  # hblkhd, in mappings, and uordblks, in heaps
+    return info.field4 + info.field7  # hblkhd counts mappings, uordblks heaps
 
 
 def resident_bytes() -> int:
@@ -47,7 +47,7 @@ def refused(call: Callable[[], object]) -> Callable[[], None]:
 
 
 def small_calls() -> dict[str, Callable[[], object]]:
-    """One of each kind that users make, on tensors of next to no size."""
+    """Returns a call of each kind that users make, on small tensors."""
     x, rois = features((2, 3, 8, 6), torch.float32, seed=0), random_rois(5, 2, 8, 6, seed=0).float()
     boxes = [rois[:2, 1:], rois[2:, 1:].to(torch.bfloat16)]
     wide_boxes = rois.bfloat16()
@@ -62,7 +62,7 @@ def small_calls() -> dict[str, Callable[[], object]]:
     out, strided_out = torch.empty_like(output), torch.empty(5, 3, 2, 4)[..., ::2]
     freed = x.clone()
     freed.untyped_storage().resize_(0)
-    fixed = torch.from_numpy(np.empty(0, np.float32))  # NumPy's memory: it cannot grow
+    fixed = torch.from_numpy(np.empty(0, np.float32))  # NumPy's memory cannot grow
     batch, batch_rois = torch.stack([x, x]), torch.stack([rois, rois])
 
     def double_backward() -> None:
@@ -108,11 +108,11 @@ def small_calls() -> dict[str, Callable[[], object]]:
 
 
 STRETCHES = 5
-RARE = ["refused: out of memory", "refused: no memory for a copy"]  # PyTorch takes some 20 ms to word such an error
+RARE = ["refused: out of memory", "refused: no memory for a copy"]  # PyTorch takes 20 ms to word such an error
 
 
 def growth(call: Callable[[], object], calls: int) -> tuple[int, int]:
-    """Bytes of malloc, and objects of Python, that so many calls leave behind."""
+    """Returns how many bytes of malloc and objects of Python so many calls leave behind."""
     gc.collect()
     before = bytes_in_use(), sys.getallocatedblocks()
     for _ in range(calls):
@@ -122,21 +122,21 @@ def growth(call: Callable[[], object], calls: int) -> tuple[int, int]:
 
 
 def check_leaks(calls: int, kinds: dict[str, Callable[[], object]] | None = None) -> None:
-    """So many calls, all kinds together, leave nothing behind, to the handle of a tensor and the object of Python."""
+    """Fails where calls leave something behind, be it one handle of a tensor or one object of Python a call."""
     kinds = kinds or small_calls()
     weights = {name: 0.1 if name in RARE else 1.0 for name in kinds}
     counts = {name: math.ceil(calls * weight / (STRETCHES * sum(weights.values()))) for name, weight in weights.items()}
-    for name, call in kinds.items():  # warm-up: torch.func fills its caches for hundreds of calls
+    for name, call in kinds.items():  # torch.func fills its caches for hundreds of calls
         for _ in range(10 if name in RARE else 1000):
             call()
     gc.collect()
-    gc.freeze()  # what there is already need not be collected over and over
+    gc.freeze()  # spares the collector what is there already
     resident = resident_bytes()
     for name, call in kinds.items():
-        # A leak is in each of the stretches, what some cache takes now and then is not.
+        # A leak shows in each of the stretches; a cache grows only now and then.
         stretches = [growth(call, counts[name]) for _ in range(STRETCHES)]
         bytes_grown, objects_grown = (min(numbers) for numbers in zip(*stretches, strict=True))
-        # The smallest leak, 32 bytes (what malloc gives for a handle) or 1 object in each call, is more than this.
+        # The smallest leaks, of 32 bytes (a handle) or 1 object a call, exceed these limits.
         assert bytes_grown < 8 * counts[name], f"{name}: {counts[name]} calls leak {bytes_grown} bytes"
         assert objects_grown < 0.8 * counts[name], f"{name}: {counts[name]} calls leak {objects_grown} Python objects"
     grown = (resident_bytes() - resident) / 2**20

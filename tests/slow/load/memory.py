@@ -1,4 +1,4 @@
-"""Calls that lack memory."""
+"""Checks calls that lack memory."""
 
 import contextlib
 import ctypes
@@ -17,7 +17,7 @@ ops = torch.ops.roipool
 
 @contextlib.contextmanager
 def memory_limit(extra: int) -> Iterator[None]:
-    """At most that many bytes of addresses more than now."""
+    """Limits the addresses of the process to so many bytes more than now."""
     with open("/proc/self/statm") as statm:
         now = int(statm.read().split()[0]) * resource.getpagesize()
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
@@ -29,15 +29,15 @@ def memory_limit(extra: int) -> Iterator[None]:
 
 
 def memory_problems() -> Iterator[dict[str, Callable[[], object]]]:
-    """Calls that need scratch memory of all kinds. Their results are small, so that it is most of what they need."""
+    """Yields calls whose scratch memory, of each kind, is most of what they need: their results are small."""
     for layout in [contiguous, channels_last]:
         for dtype in [torch.float32, torch.bfloat16]:
             for shape, num_rois in [
-                ((2, 256, 30, 30), 10),  # in blocks of channels, few for the threads
-                ((4, 600, 16, 16), 20),  # many
-                ((2, 3, 120, 120), 60),  # in rows
-                ((2, 40, 40, 40), 1),  # by themselves
-                ((2, 3, 120, 120), 1),  # by themselves, in rows
+                ((2, 256, 30, 30), 10),  # few channel groups for the threads
+                ((4, 600, 16, 16), 20),  # many channel groups
+                ((2, 3, 120, 120), 60),  # by rows
+                ((2, 40, 40, 40), 1),  # regions packed alone
+                ((2, 3, 120, 120), 1),  # regions alone, by rows
             ]:
                 x = layout(features(shape, dtype, seed=0))
                 yield calls_of_all_operators(x, random_rois(num_rois, shape[0], *shape[2:], seed=0))
@@ -66,22 +66,22 @@ def tensors_of(result: object) -> list[Tensor]:
     return [result.clone()] if isinstance(result, Tensor) else [tensor.clone() for tensor in result]
 
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of mallopt
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # options of mallopt
 
 
 def check_out_of_memory(steps: int) -> None:
-    """Every call with memory for a part of what it needs: it must succeed with the same bits, or raise.
+    """Runs every call with memory for a part of what it needs. It must succeed with the same bits, or raise.
 
     An exception that got out of a thread of OpenMP would end the process.
     """
-    # What is larger than 24 KiB gets a mapping of its own, kept by none. Of what is smaller there is a reserve: torch
-    # crashes where an error has no memory for its backtrace (c10::GetBacktraceImpl::symbolize).
+    # malloc maps what is larger than 24 KiB, and keeps none of it. A reserve serves smaller requests: torch crashes
+    # where an error has no memory for its backtrace (c10::GetBacktraceImpl::symbolize).
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
     for option, value in [(M_MMAP_THRESHOLD, 24 << 10), (M_TRIM_THRESHOLD, 0), (M_TOP_PAD, 0)]:
         libc.mallopt(option, value)
     reserve = [(libc.malloc(23 << 10), libc.malloc(16)) for _ in range(100)]
-    for chunk, _ in reserve:  # what stays between them keeps them apart
+    for chunk, _ in reserve:  # the small chunks between them keep them apart
         libc.free(chunk)
     outcomes: Counter[str] = Counter()
     torch.set_num_threads(2)
@@ -94,7 +94,7 @@ def check_out_of_memory(steps: int) -> None:
                 assert enough < 2**32, f"{name} needs 4 GiB"
             for step in range(steps):
                 succeeds(call, enough * step // steps, outcomes, expected)
-            for actual, right in zip(tensors_of(call()), expected, strict=True):  # all goes on
+            for actual, right in zip(tensors_of(call()), expected, strict=True):  # later calls work
                 assert_same_bits(actual, right)
     print(", ".join(f"{outcome}: {count}" for outcome, count in outcomes.most_common()))
     known = {"success", "MemoryError", "cannot allocate a tensor", "DefaultCPUAllocator: can't allocate memory"}

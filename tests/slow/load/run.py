@@ -1,4 +1,4 @@
-"""What single calls do not show: threads, leaks, forks, signals, a lack of memory.
+"""Checks what single calls do not show: threads, leaks, forks, signals, a lack of memory.
 
     python tests/slow/load/run.py [threads leaks fork interrupt out_of_memory] [--seconds 300] [--calls 100000]
 
@@ -23,12 +23,12 @@ CHECKS = ["threads", "leaks", "fork", "interrupt", "out_of_memory"]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checks", nargs="*", choices=[[], *CHECKS], help="all by default")  # [] is none given
+    parser.add_argument("checks", nargs="*", choices=[[], *CHECKS], help="all by default")  # [] stands for none
     parser.add_argument("--seconds", type=float, default=300, help="of the threads (%(default)s)")
     parser.add_argument("--calls", type=int, default=100_000, help="of the leaks (%(default)s)")
     parser.add_argument("--steps", type=int, default=40, help="of memory, from none to enough (%(default)s)")
     arguments = parser.parse_args()
-    if len(arguments.checks) != 1:  # a single one runs here, several each in a process of its own
+    if len(arguments.checks) != 1:  # several run each in a process of its own
         options = [f"--{name}={getattr(arguments, name)}" for name in ["seconds", "calls", "steps"]]
         for check in arguments.checks or CHECKS:
             print(f"{check}: ", end="", flush=True)

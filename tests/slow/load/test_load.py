@@ -1,4 +1,4 @@
-"""Short versions of run.py, which says what they are, each in a process of its own; and that they can fail."""
+"""Runs short versions of the checks of run.py, each in a process of its own, and shows that they can fail."""
 
 import ctypes
 import subprocess

@@ -1,4 +1,4 @@
-"""Python threads that pool at the same time."""
+"""Checks Python threads that pool at the same time."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ ops = torch.ops.roipool
 
 
 def expected_gradients(pool: roipool.RoIPool, x: Tensor, rois: Tensor, grad_output: Tensor) -> list[Tensor]:
-    """The output and the gradient, from the reference."""
+    """Returns the output and the gradient, from the reference."""
     output, argmax = reference.roi_pool(x, rois, pool.output_size, pool.spatial_scale, return_argmax=True)
     return [output, reference.roi_pool_backward(grad_output, rois, argmax, x.shape)]
 
@@ -30,7 +30,7 @@ def expected_gradients_of_pyramid(
 
 
 def thread_problems() -> list[tuple[Callable[[bool], list[Tensor]], list[Tensor]]]:
-    """(call, expected): call(own) gives the output and the gradients, from tensors of its own or from shared ones."""
+    """Lists (call, expected). call(own) returns the output and the gradients of its own tensors, or of shared ones."""
     pool = roipool.RoIPool((4, 3), 0.5)
     pyramid_pool = roipool.MultiScaleRoIPool(["0", "1", "2"], (3, 2))
     pyramid_pool.scales = [1 / 4, 1 / 8, 1 / 16]
@@ -46,11 +46,11 @@ def thread_problems() -> list[tuple[Callable[[bool], list[Tensor]], list[Tensor]
 
     for seed, (shape, num_rois, dtype, layout) in enumerate(
         [
-            ((2, 70, 20, 20), 40, torch.float32, contiguous),  # in blocks of channels
+            ((2, 70, 20, 20), 40, torch.float32, contiguous),  # by channel groups
             ((2, 70, 20, 20), 40, torch.float32, channels_last),
-            ((3, 3, 60, 70), 60, torch.float32, contiguous),  # in rows
+            ((3, 3, 60, 70), 60, torch.float32, contiguous),  # by rows
             ((1, 40, 15, 17), 30, torch.bfloat16, channels_last),
-            ((1, 20, 9, 8), 1, torch.float64, contiguous),  # one region: too little for a second thread
+            ((1, 20, 9, 8), 1, torch.float64, contiguous),  # too little for a second thread
             ((2, 5, 6, 7), 0, torch.float16, contiguous),
         ]
     ):
@@ -74,7 +74,7 @@ def thread_problems() -> list[tuple[Callable[[bool], list[Tensor]], list[Tensor]
 
 
 def check_threads(seconds: float, num_threads: int = 8) -> None:
-    """Python threads that share two modules, and inputs at times; every result is compared to the reference's."""
+    """Runs threads that share two modules, and inputs at times; compares every result to the reference's."""
     problems = thread_problems()
     counts = [0] * num_threads
     failures: list[str] = []
@@ -83,7 +83,7 @@ def check_threads(seconds: float, num_threads: int = 8) -> None:
     def work(thread: int) -> None:
         try:
             while not failures and (time.monotonic() < end or counts[thread] < len(problems)):
-                i = counts[thread] + thread  # so that they start with different ones
+                i = counts[thread] + thread  # threads start with different problems
                 call, expected = problems[i % len(problems)]
                 for actual, right in zip(call(i // len(problems) % 2 == 0), expected, strict=True):
                     assert_same_bits(actual, right)

@@ -1,4 +1,4 @@
-"""setup.py where something is missing or broken: one clear sentence. `build_cases.sh` builds whole wheels."""
+"""setup.py says one clear sentence where something is missing or broken. build_cases.sh builds whole wheels."""
 
 import os
 import re
@@ -17,7 +17,7 @@ CHECKOUT = Path(__file__).parents[3]
 if not (CHECKOUT / "setup.py").exists():
     pytest.skip("without setup.py, nothing can be built", allow_module_level=True)
 
-# What changes a build, in a shell of CI or of a user.
+# These change a build, and may be set where the tests run.
 SETTINGS = {"CC", "CXX", "CUDA_HOME", "FORCE_CUDA", "ROIPOOL_CUDA", "ROIPOOL_SANITIZE", "TORCH_CUDA_ARCH_LIST"}
 
 
@@ -33,7 +33,7 @@ def setup(*arguments: str | Path, folder: Path = CHECKOUT, **environment: str | 
 
 
 def error(*arguments: str | Path, **environment: str | Path) -> str:
-    """The last line that the user sees."""
+    """Returns the last line that the user sees."""
     run = setup(*arguments, **environment)
     assert run.returncode != 0, f"there is no error: {run.stdout}"
     return run.stderr.rstrip().splitlines()[-1]
@@ -48,7 +48,7 @@ def test_changelog_has_the_version():
 
 
 def fake_packages(folder: Path, **versions: str) -> Path:
-    """Of a torch, a pybind11 and a setuptools, just what setup.py looks at before it builds anything."""
+    """Makes as much of torch, pybind11 and setuptools as setup.py looks at before it builds anything."""
     for name, version in {"torch": "3.0", "pybind11": "4.0", "setuptools": "100.0", **versions}.items():
         (folder / name).mkdir(parents=True)
         (folder / name / "__init__.py").write_text(f"__version__ = {version!r}\nsetup = None\n")
@@ -74,7 +74,7 @@ def test_package_that_is_too_old(tmp_path, name, old):
     sentence = f"roipool needs {name} {needed} or newer, and found {old} in {packages / name}"
     assert error("--version", PYTHONPATH=packages) == sentence
     packages = fake_packages(tmp_path / "oldest", **{name: f"{needed}.0a0+git1234"})
-    assert "or newer" not in error("--version", PYTHONPATH=packages)  # it is for want of a real torch
+    assert "or newer" not in error("--version", PYTHONPATH=packages)  # it fails for want of a real torch
 
 
 # ---- Compilers.
@@ -99,7 +99,7 @@ def fake_nvcc(home: Path, script: str) -> Path:
 
 
 WORKING_NVCC = 'echo "_HERE_=${0%/*}"; echo release 13.0, V13.0.1; echo compute_75 compute_90'
-BROKEN = {  # a script, and what is said of it
+BROKEN = {  # a script, and what the error says
     "fails": ("exit 1", "nothing"),
     "prints nonsense": ("echo; echo what do you; echo mean", "what do you mean"),
     "does not start": ("#", "Exec format error"),
@@ -108,7 +108,7 @@ BROKEN = {  # a script, and what is said of it
 
 @pytest.fixture
 def packages(tmp_path):
-    """Enough to look for nvcc with, in a tenth of the time."""
+    """Imports faster than the real packages, and is enough to look for nvcc with."""
     return fake_packages(tmp_path / "packages")
 
 
@@ -149,7 +149,7 @@ def test_force_cuda_without_nvcc(tmp_path, packages):
     sentence = "FORCE_CUDA=1 asks for roipool's CUDA kernels, but there is no nvcc "
     assert missing(PATH=tmp_path) == sentence + "on PATH, and CUDA_HOME is not set"
     nvcc = fake_nvcc(tmp_path / "cuda", WORKING_NVCC)
-    for path in [tmp_path, nvcc.parent]:  # which CUDA_HOME goes before
+    for path in [tmp_path, nvcc.parent]:  # CUDA_HOME comes before PATH
         assert missing(PATH=path, CUDA_HOME=tmp_path) == sentence + f"in CUDA_HOME, {tmp_path}"
 
 
@@ -168,7 +168,7 @@ def test_no_error(tmp_path, script, environment):
 
 
 def test_a_wheel_is_built_outside_the_tree(tmp_path):
-    """Which may be read-only, used by another build, or hold a module that there is no more."""
+    """The tree may be read-only, used by another build, or hold a module of an older version."""
     tree = tmp_path / "tree"
     tree.mkdir()
     for name in ["LICENSE", "README.md", "pyproject.toml", "setup.py"]:
@@ -180,7 +180,7 @@ def test_a_wheel_is_built_outside_the_tree(tmp_path):
     (left_behind / "removed.py").touch()
     before = sorted(tree.rglob("*"))
 
-    assert setup("egg_info", folder=tree, ROIPOOL_CUDA="0").returncode == 0  # what pip asks for first
+    assert setup("egg_info", folder=tree, ROIPOOL_CUDA="0").returncode == 0  # pip asks for this first
     command = ["build_py", "bdist_wheel", "--skip-build", "--dist-dir", tmp_path / "dist"]
     run = setup(*command, folder=tree, ROIPOOL_CUDA="0")
     assert run.returncode == 0, run.stderr

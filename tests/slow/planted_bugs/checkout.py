@@ -1,4 +1,4 @@
-"""A copy of the checkout, built, in which one bug at a time is planted."""
+"""Copies and builds roipool, and plants one bug at a time in the copy."""
 
 import re
 import shutil
@@ -33,18 +33,18 @@ def run_tests(test: str) -> int:
     except Exception:
         traceback.print_exc()
         return NOT_IMPORTED
-    for module in [roipool, _C]:  # and not those of an editable install
+    for module in [roipool, _C]:  # an editable install must not get in the way
         assert Path(module.__file__).is_relative_to(Path.cwd()), f"{module.__file__} is not in {Path.cwd()}"
     return pytest.main(["-x", "-v", "--tb=no", "-p", "no:cacheprovider", "-k", "not cuda", test])
 
 
 def is_of_another_target(source: Path, capability: str) -> bool:
-    """Whether a source holds loops for an instruction set that the tests do not run."""
+    """Returns whether a source holds loops for an instruction set that the tests do not run."""
     return source.stem.startswith("target_") and source.stem != f"target_{capability}"
 
 
 class Checkout:
-    """A folder with roipool and its tests. Objects are kept in another one, for other checkouts and later runs."""
+    """Holds roipool and its tests in a folder. Its objects are in another one, which checkouts share."""
 
     def __init__(self, folder: Path, objects: Path, jobs: int) -> None:
         self.folder, self.objects, self.jobs = folder, objects, jobs
@@ -99,12 +99,12 @@ class Checkout:
         if (ROOT / bug.path).exists():
             shutil.copy2(ROOT / bug.path, self.folder / bug.path)
         if bug.path.startswith("csrc/"):
-            (self.folder / MODULE).unlink(missing_ok=True)  # not overwritten: it may be in use
+            (self.folder / MODULE).unlink(missing_ok=True)  # a process may still use the old file
             shutil.copy2(self.pristine, self.folder / MODULE)
 
     def test(self, tests: Sequence[str], timeout: float) -> str:
         """Returns what failed first: a test, a crash or a hang; nothing where all pass."""
-        for test in tests:  # one by one, as pytest would run those of one file together
+        for test in tests:  # pytest would run the tests of one file together
             status, output = run_in_fork(lambda test=test: run_tests(test), self.folder, timeout)
             failed = re.findall(r"^(?:FAILED|ERROR) ([^\s\[]+)", output, re.MULTILINE)
             begun = re.findall(r"^tests/[^\s\[]+", output, re.MULTILINE)
@@ -119,7 +119,7 @@ class Checkout:
         return ""
 
     def cuda_host_fails(self, timeout: float) -> bool:
-        """Whether the CUDA kernels, executed on the host, are found to be wrong."""
+        """Returns whether the CUDA kernels, executed on the host, are found to be wrong."""
         command = [sys.executable, "tests/cuda_host/check.py", "csrc"]
         status, _ = run_in_fork(lambda: subprocess.run(command).returncode, self.folder, timeout)
         return status != 0

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-# What tests import.
+# The tests import these.
 import numpy  # noqa: F401
 import onnxruntime  # noqa: F401
 import pytest  # noqa: F401
@@ -43,7 +43,7 @@ def _work_and_exit(work: Callable[[], int | None], folder: Path, output: int) ->
             os.dup2(output, stream)
         os.environ |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
         sys.dont_write_bytecode = True
-        sys.path[0] = str(folder)  # before the finders of an editable install
+        sys.path[0] = str(folder)  # comes before the finders of an editable install
         status = work() or 0
     except SystemExit as exit:
         status = exit.code if isinstance(exit.code, int) else exit.code is not None

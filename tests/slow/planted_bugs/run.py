@@ -57,7 +57,7 @@ def table(results: dict[str, Result]) -> str:
 
 
 def missing_patterns(bugs: list[Bug]) -> list[str]:
-    """A sentence for each bug that there is nothing to plant in."""
+    """Returns a sentence for each bug whose pattern is not found just once."""
     sentences = []
     for bug in bugs:
         source = (ROOT / bug.path).read_text() if (ROOT / bug.path).exists() else ""
@@ -122,7 +122,7 @@ def load_results(path: Path | None) -> dict[str, Result]:
 
 
 def plant_all(bugs: list[Bug], results: dict[str, Result], arguments: argparse.Namespace) -> None:
-    """Adds a result for each bug, and writes them down as they come."""
+    """Plants each bug; adds its result, and writes it down at once."""
     paths = {bug.name: bug.path for bug in bugs}
     jobs = min(arguments.jobs, len(bugs))
     compilers = max(1, arguments.jobs // jobs)
