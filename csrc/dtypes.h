@@ -1,7 +1,8 @@
 // The dtypes of features as C++ types that know no torch: their bits, and the types that they are compared and summed
 // in.
 //
-// A dtype is added here, in ops/tensors.h (its ScalarType), roipool/_ops/checks.py and roipool/reference.py.
+// A new dtype is added here; in cpu/simd/loops.h, cpu/simd/target.h and cpu/dtype_loops.h, which have its loops; in
+// ops/tensors.h and ops/checks.h; and in roipool/_ops/checks.py and roipool/reference.py.
 #pragma once
 
 #include <cstdint>
@@ -42,7 +43,8 @@ struct Float16 {
 #else
     const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16;
     const uint32_t magnitude = static_cast<uint32_t>(bits & 0x7fff) << 13;
-    const uint32_t normal = magnitude + (magnitude >= 0x0f800000 ? 0x70000000 : 0x38000000);  // infinity, NaN; others
+    const bool is_finite = magnitude < 0x0f800000;
+    const uint32_t normal = magnitude + (is_finite ? 0x38000000 : 0x70000000);
     const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude + 0x38800000) - 0x1p-14f);
     return bit_cast<float>(sign | (magnitude < 0x00800000 ? subnormal : normal));
 #endif

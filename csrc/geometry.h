@@ -23,6 +23,17 @@ struct CellRange {
   ROIPOOL_HOST_DEVICE bool empty() const { return hi <= lo; }
 };
 
+// Names the cells of some rows by those of some columns of a map.
+struct CellRectangle {
+  CellRange rows;
+  CellRange columns;
+
+  ROIPOOL_HOST_DEVICE bool empty() const { return rows.empty() || columns.empty(); }
+  ROIPOOL_HOST_DEVICE int64_t height() const { return rows.empty() ? 0 : rows.hi - rows.lo; }
+  ROIPOOL_HOST_DEVICE int64_t width() const { return columns.empty() ? 0 : columns.hi - columns.lo; }
+  ROIPOOL_HOST_DEVICE int64_t num_cells() const { return height() * width(); }
+};
+
 // Describes a region on one axis, in feature cells.
 template <typename T>
 struct Axis {

@@ -1,4 +1,4 @@
-// What functions in headers are declared with.
+// Declares functions in headers: for the host and CUDA devices alike, and for several instruction sets.
 #pragma once
 
 #if !defined(__GNUC__)

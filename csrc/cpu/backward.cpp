@@ -1,4 +1,4 @@
-// The backward: scatters gradients to the cells that argmax names.
+// Scatters gradients to the cells that argmax names.
 //
 // One thread sums the gradients of a task, some channels and cells of one image: region by region and bin by bin, the
 // order that fixes every bit. So there is nothing to synchronise.
@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "arithmetic.h"
 #include "cpu/dtype_loops.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
@@ -17,7 +18,7 @@
 namespace roipool::cpu {
 namespace {
 
-// Describes what a thread scatters to at a time.
+// Describes the gradients that a thread sums at a time.
 struct Task {
   int64_t image;
   int64_t first_channel;
@@ -106,10 +107,12 @@ void add_regions(const LevelProblem& problem, const RegionsByImage& regions, con
   constexpr int64_t kRunsAhead = 4;
   const Runs runs = runs_of(problem, task);
   const Scratch<sum_t> scratch(std::is_same_v<scalar_t, sum_t> ? 0 : runs.length);
-  const int64_t* last = regions.end(task.image);
-  for (const int64_t* k = regions.begin(task.image); k != last; ++k) {
-    const int64_t first = *k * problem.output_region_stride + task.first_channel * problem.output_channel_stride;
-    const int64_t to_next_region = (k[k + 1 < last] - *k) * problem.output_region_stride;
+  const int64_t* end = regions.end(task.image);
+  for (const int64_t* region = regions.begin(task.image); region != end; ++region) {
+    const int64_t k = *region;
+    const int64_t next_k = region + 1 < end ? region[1] : k;
+    const int64_t first = k * problem.output_region_stride + task.first_channel * problem.output_channel_stride;
+    const int64_t to_next_region = (next_k - k) * problem.output_region_stride;
     for (int64_t run = 0; run < runs.num_runs; ++run) {
       const int64_t from = first + run * runs.stride;
       const int64_t length =
@@ -133,46 +136,57 @@ class BackwardOfLevel {
  public:
   BackwardOfLevel(const LevelProblem& problem, const scalar_t* grad_output, const int32_t* argmax)
       : problem_(problem),
-        sizes_{problem.num_images, problem.channels,      problem.maps.num_cells(),        problem.num_regions(),
-               problem.num_bins(), problem.channels_last, std::is_same_v<scalar_t, sum_t>, num_threads()},
+        sizes_(sizes_of(problem)),
         plan_(plan_backward(sizes_)),
         regions_(problem, 0, problem.num_regions()),
         grad_output_(grad_output),
         argmax_(argmax),
         grad_input_(static_cast<scalar_t*>(problem.maps.grad_input)) {}
 
-  void run() const {
+  void write_grad_input() const {
     if (plan_.clear_first) {
       const int64_t num_elements = sizes_.num_images * sizes_.num_channels * sizes_.num_cells;
-      parallel_for(0, num_elements, kGrain, [&](int64_t first, int64_t last) {
-        std::fill(grad_input_ + first, grad_input_ + last, scalar_t{});
-      });
+      parallel_for(num_elements, kGrain,
+                   [&](int64_t begin, int64_t end) { std::fill(grad_input_ + begin, grad_input_ + end, scalar_t{}); });
     }
     const int64_t task_elements = plan_.task_cells * plan_.task_channels;
-    parallel_for(0, plan_.num_tasks(sizes_), grain_of(task_elements), [&](int64_t first, int64_t last) {
+    parallel_for(plan_.num_tasks(sizes_), grain_of(task_elements), [&](int64_t begin, int64_t end) {
       const Scratch<sum_t> scratch(plan_.in_place ? 0 : task_elements);
-      for (int64_t i = first; i < last; ++i) {
-        run_task(task(i), scratch.get());
+      for (int64_t i = begin; i < end; ++i) {
+        sum_task(task(i), scratch.get());
       }
     });
   }
 
  private:
+  static BackwardSizes sizes_of(const LevelProblem& problem) {
+    BackwardSizes sizes{};
+    sizes.num_images = problem.num_images;
+    sizes.num_channels = problem.channels;
+    sizes.num_cells = problem.maps.num_cells();
+    sizes.num_regions = problem.num_regions();
+    sizes.num_bins = problem.num_bins();
+    sizes.channels_last = problem.channels_last;
+    sizes.sums_in_dtype = std::is_same_v<scalar_t, sum_t>;
+    sizes.num_threads = num_threads();
+    return sizes;
+  }
+
   // Returns a task. Adjacent tasks are of different images, so that every thread gets some of all: the work is even.
   Task task(int64_t i) const {
     Task task;
-    task.image = i / plan_.num_parts % sizes_.num_images;
-    task.first_channel = i / plan_.num_parts / sizes_.num_images * plan_.task_channels;
+    task.image = i / plan_.num_slices % sizes_.num_images;
+    task.first_channel = i / plan_.num_slices / sizes_.num_images * plan_.task_channels;
     task.num_channels = std::min(plan_.task_channels, sizes_.num_channels - task.first_channel);
-    task.first_cell = i % plan_.num_parts * plan_.task_cells;
+    task.first_cell = i % plan_.num_slices * plan_.task_cells;
     task.num_cells = std::clamp<int64_t>(sizes_.num_cells - task.first_cell, 0, plan_.task_cells);
     return task;
   }
 
-  void run_task(const Task& task, sum_t* scratch) const {
+  void sum_task(const Task& task, sum_t* scratch) const {
     const FeatureMaps& maps = problem_.maps;
-    scalar_t* grads = grad_input_ + task.image * maps.image_stride + task.first_channel * maps.channel_stride +
-                      task.first_cell * maps.cell_stride;
+    scalar_t* grad_input = grad_input_ + task.image * maps.image_stride + task.first_channel * maps.channel_stride +
+                           task.first_cell * maps.cell_stride;
     // What is adjacent in grad_input: the cells of one channel, or the channels of one cell; of all cells, where the
     // task has all channels.
     const bool all_channels = task.num_channels == sizes_.num_channels;
@@ -184,14 +198,14 @@ class BackwardOfLevel {
                                                        : task.num_channels;
     if (plan_.in_place) {
       for (int64_t run = 0; run < num_runs && !plan_.clear_first; ++run) {
-        std::fill_n(grads + run * run_stride, run_length, scalar_t{});
+        std::fill_n(grad_input + run * run_stride, run_length, scalar_t{});
       }
-      add(task, {reinterpret_cast<sum_t*>(grads), maps.channel_stride, maps.cell_stride});
+      add(task, {reinterpret_cast<sum_t*>(grad_input), maps.channel_stride, maps.cell_stride});
     } else {
       std::fill_n(scratch, num_runs * run_length, sum_t(0));
       add(task, {scratch, task.num_cells, problem_.channels_last ? task.num_channels : 1});
       for (int64_t run = 0; run < num_runs; ++run) {
-        narrow(scratch + run * run_length, run_length, grads + run * run_stride);
+        narrow(scratch + run * run_length, run_length, grad_input + run * run_stride);
       }
     }
   }
@@ -213,7 +227,7 @@ class BackwardOfLevel {
 template <typename scalar_t>
 void backward_level(const LevelProblem& problem, const scalar_t* grad_output, const int32_t* argmax) {
   if (problem.num_images * problem.channels * problem.maps.num_cells() > 0) {
-    BackwardOfLevel<scalar_t>(problem, grad_output, argmax).run();
+    BackwardOfLevel<scalar_t>(problem, grad_output, argmax).write_grad_input();
   }
 }
 

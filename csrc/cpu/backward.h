@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "arithmetic.h"
+
 namespace roipool::cpu {
 
 struct BackwardSizes {
@@ -21,15 +23,13 @@ struct BackwardSizes {
 struct BackwardPlan {
   int64_t task_channels;
   int64_t task_cells;
-  int64_t num_parts;  // of a plane, in cells
-  bool in_place;      // sums are made in grad_input, else in scratch memory
-  bool clear_first;   // all of grad_input is cleared beforehand, else by task
+  int64_t num_slices;  // of a plane, in cells
+  bool in_place;       // sums are made in grad_input, else in scratch memory
+  bool clear_first;    // all of grad_input is cleared beforehand, else by task
 
-  int64_t num_channel_groups(const BackwardSizes& sizes) const {
-    return (sizes.num_channels + task_channels - 1) / task_channels;
-  }
+  int64_t num_channel_groups(const BackwardSizes& sizes) const { return divide_up(sizes.num_channels, task_channels); }
   int64_t num_tasks(const BackwardSizes& sizes) const {
-    return sizes.num_images * num_channel_groups(sizes) * num_parts;
+    return sizes.num_images * num_channel_groups(sizes) * num_slices;
   }
 };
 
@@ -41,8 +41,8 @@ inline int64_t task_channels(const BackwardSizes& sizes) {
   const int64_t most = sizes.channels_last ? 32 : 16;
   const int64_t least = sizes.channels_last ? 16 : 1;  // a line of cache
   const int64_t in_cache = kCacheBytes / static_cast<int64_t>(sizeof(float)) / std::max<int64_t>(1, sizes.num_cells);
-  const int64_t share = sizes.num_images * sizes.num_channels / (kTasksPerThread * sizes.num_threads);
-  return std::min(std::clamp(std::min(in_cache, share), least, most), sizes.num_channels);
+  const int64_t balanced = sizes.num_images * sizes.num_channels / (kTasksPerThread * sizes.num_threads);
+  return std::min(std::clamp(std::min(in_cache, balanced), least, most), sizes.num_channels);
 }
 
 // Plans the backward of maps that have an element.
@@ -51,10 +51,10 @@ inline BackwardPlan plan_backward(const BackwardSizes& sizes) {
   BackwardPlan plan{};
   plan.task_channels = task_channels(sizes);
   // Where there are fewer groups of channels than threads, threads share the cells of one: each reads all of its
-  // gradients, and adds those of its part.
+  // gradients, and adds those of its slice.
   const int64_t num_groups = sizes.num_images * plan.num_channel_groups(sizes);
-  plan.num_parts = (sizes.num_threads + num_groups - 1) / num_groups;
-  plan.task_cells = (sizes.num_cells + plan.num_parts - 1) / plan.num_parts;
+  plan.num_slices = divide_up(sizes.num_threads, num_groups);
+  plan.task_cells = divide_up(sizes.num_cells, plan.num_slices);
   // Some channels of each cell lie so far apart in channels_last that in place they would fill but a part of the cache.
   // Where few cells have a sum, that does not matter.
   const bool is_scattered = sizes.channels_last && plan.task_channels < sizes.num_channels;

@@ -1,4 +1,4 @@
-// What the ways by channel groups share: packing a group of a map, and pooling a region from it.
+// Packs channel groups of maps, and pools regions from them.
 #pragma once
 
 #include <algorithm>
@@ -6,8 +6,9 @@
 #include <limits>
 #include <vector>
 
+#include "arithmetic.h"
 #include "cpu/dtype_loops.h"
-#include "cpu/parallel.h"
+#include "cpu/region_parts.h"
 #include "cpu/regions.h"
 #include "cpu/scan_channel.h"
 #include "cpu/scratch.h"
@@ -31,11 +32,11 @@ class ChannelGroups {
     explicit Worker(const LevelProblem& problem)
         : values(problem.num_bins() * kGroupChannels),
           offsets(problem.num_bins() * kGroupChannels),
-          first_cells(problem.num_bins() + simd::kGroupBytes),
+          first_cells(problem.num_bins() + Loops::kMaxLanes),
           writer(problem.num_rois * problem.output_region_stride * static_cast<int64_t>(sizeof(scalar_t))) {}
 
-    Scratch<lane_t> values;     // of a tile
-    Scratch<offset_t> offsets;  // of a tile
+    Scratch<lane_t> values;     // of a pooled group
+    Scratch<offset_t> offsets;  // of a pooled group
     std::vector<int32_t> first_cells;
     StreamingWriter writer;
     GrowingScratch<lane_t> lanes;  // of a packed map
@@ -49,13 +50,13 @@ class ChannelGroups {
     return std::min(kGroupChannels, problem_.channels - group * kGroupChannels);
   }
 
-  // Returns the lanes that a cell of the widest group takes.
-  int64_t pitch() const { return Loops::padded_channels(num_channels(0)); }
+  // Counts the lanes that a cell of the widest group takes.
+  int64_t cell_lanes() const { return Loops::padded_channels(num_channels(0)); }
 
   const Loops& loops() const { return loops_; }
 
   // Packs a group of a part of a map to `lanes`.
-  PackedMap pack(int64_t image, int64_t group, const Rectangle& part, lane_t* lanes) const {
+  PackedMap pack(int64_t image, int64_t group, const CellRectangle& part, lane_t* lanes) const {
     const FeatureMaps& maps = problem_.maps;
     PackedMap packed{};
     packed.lanes = lanes;
@@ -82,28 +83,26 @@ class ChannelGroups {
     return packed;
   }
 
-  // Pools a region from a packed map. Its offsets can be numbered.
+  // Pools a region from a packed map. Needs offsets_fit(bins).
   void pool_region(Worker& worker, const RegionBins& bins, int64_t group, int64_t k, const PackedMap& packed) const {
     const simd::StridedMatrix matrix = {num_channels(group), problem_.num_bins(), problem_.output_channel_stride,
                                         problem_.output_bin_stride};
     const int64_t to = k * problem_.output_region_stride + group * kGroupChannels * problem_.output_channel_stride;
     loops_.pool_bins(packed, bins.grid(), worker.values.get(), argmax_ == nullptr ? nullptr : worker.offsets.get());
     worker.writer.write(matrix, reinterpret_cast<lane_t*>(output_) + to,
-                        [&](const simd::StridedMatrix& target_matrix, lane_t* target) {
-                          loops_.unpack_values(worker.values.get(), target_matrix, target);
+                        [&](const simd::StridedMatrix& layout, lane_t* destination) {
+                          loops_.unpack_values(worker.values.get(), layout, destination);
                         });
     if (argmax_ != nullptr) {
       bins.first_cells(worker.first_cells.data());
-      worker.writer.write(matrix, argmax_ + to, [&](const simd::StridedMatrix& target_matrix, int32_t* target) {
-        loops_.unpack_argmax(worker.offsets.get(), worker.first_cells.data(), target_matrix, target);
+      worker.writer.write(matrix, argmax_ + to, [&](const simd::StridedMatrix& layout, int32_t* destination) {
+        loops_.unpack_argmax(worker.offsets.get(), worker.first_cells.data(), layout, destination);
       });
     }
   }
 
-  // Returns whether the type of offsets, which is as wide as a value, can number all cells of a bin.
-  static bool can_number_offsets(const RegionBins& bins) {
-    return bins.max_offset() <= std::numeric_limits<offset_t>::max();
-  }
+  // Returns whether the type of offsets, which is as wide as a value, can number the cells of every bin.
+  static bool offsets_fit(const RegionBins& bins) { return bins.max_offset() <= std::numeric_limits<offset_t>::max(); }
 
   // Pools the channels of a group cell by cell from the map.
   void scan_region(const RegionBins& bins, int64_t image, int64_t group, int64_t k) const {

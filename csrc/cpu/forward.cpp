@@ -1,4 +1,4 @@
-// The forward: each level of a pyramid goes the way that forward.h chooses for it.
+// Pools each level of a pyramid in the way that forward.h chooses for it.
 #include "cpu/forward.h"
 
 #include <cstdint>
@@ -6,6 +6,8 @@
 #include "cpu/forward_channel_groups.h"
 #include "cpu/forward_rows.h"
 #include "cpu/kernels.h"
+#include "cpu/region_parts.h"
+#include "cpu/region_shares.h"
 #include "cpu/regions.h"
 #include "dtypes.h"
 
@@ -13,8 +15,14 @@ namespace roipool::cpu {
 namespace {
 
 ForwardSizes sizes_of(const LevelProblem& problem) {
-  return {problem.num_images, problem.channels,      problem.maps.height,
-          problem.maps.width, problem.num_regions(), problem.num_bins()};
+  ForwardSizes sizes{};
+  sizes.num_images = problem.num_images;
+  sizes.num_channels = problem.channels;
+  sizes.map_height = problem.maps.height;
+  sizes.map_width = problem.maps.width;
+  sizes.num_regions = problem.num_regions();
+  sizes.num_bins = problem.num_bins();
+  return sizes;
 }
 
 // Returns how many columns of a map are prepared at a time: where they are adjacent, the lanes of the widest register.
@@ -38,17 +46,17 @@ void forward_level(const LevelProblem& problem, scalar_t* output, int32_t* argma
       break;
     case ForwardWay::kChannelGroups:
       if (plan.whole_maps) {
-        ChannelGroupForward<scalar_t>(problem, output, argmax).run_on_whole_maps();
+        ChannelGroupForward<scalar_t>(problem, output, argmax).pool_from_whole_maps();
       } else {
         ChannelGroupForward<scalar_t>(problem, output, argmax)
-            .run_on_region_parts(num_part_cells, column_step<scalar_t>(problem));
+            .pool_from_region_parts(num_part_cells, column_step<scalar_t>(problem));
       }
       break;
     case ForwardWay::kRows:
       if (plan.whole_maps) {
-        RowForward<scalar_t>(problem, output, argmax).run_on_whole_maps();
+        RowForward<scalar_t>(problem, output, argmax).pool_from_whole_maps();
       } else {
-        RowForward<scalar_t>(problem, output, argmax).run_on_region_parts(num_part_cells);
+        RowForward<scalar_t>(problem, output, argmax).pool_from_region_parts(num_part_cells);
       }
       break;
   }

@@ -1,4 +1,6 @@
 // Chooses the way of a forward: pure functions of sizes and counts, with the thresholds that measurements gave.
+// Comparing cells costs next to nothing, so that the choice is about memory: what is read again and again should stay
+// in a cache, and each element of a result is written once.
 //
 //   by channel groups  (forward_channel_groups.h)  many channels: they are pooled side by side, from a packed copy
 //   by rows            (forward_rows.h)            few channels: the cells of a row are pooled side by side
@@ -34,7 +36,7 @@ struct ForwardPlan {
 // Counts the channels from which on groups of them are pooled side by side.
 constexpr int64_t kMinGroupChannels = 16;
 
-// Counts the columns that a map must have to be pooled by rows: the lanes of the widest register.
+// Counts the columns that a map must have to be pooled by rows: the lanes of the widest register, which loads so many.
 constexpr int64_t kMinRowWidth = 16;
 
 // Counts the bins for each cell of the maps at which regions certainly cover them, so that nobody need look where.
@@ -53,6 +55,9 @@ inline ForwardPlan plan_forward(const ForwardSizes& sizes, int64_t num_part_cell
   const bool by_groups = sizes.num_channels >= kMinGroupChannels || sizes.map_width < kMinRowWidth;
   return {by_groups ? ForwardWay::kChannelGroups : ForwardWay::kRows, num_part_cells >= sizes.num_cells()};
 }
+
+// Returns whether a result is so large that it is written past the caches.
+inline bool streams_past_caches(int64_t result_bytes) { return result_bytes >= 4 << 20; }
 
 // ---- By channel groups, of whole maps: how threads share them out.
 
@@ -86,8 +91,8 @@ inline int64_t merged_rows_of_region(int64_t min_bin_rows) {
 // Counts the visits of cells by regions of an image that can be pooled from at least [i] merged rows, i a power of two.
 using VisitsByMergedRows = std::array<int64_t, kMaxMergedRows + 1>;
 
-// Returns the rows up to which it pays to merge those of an image: merging takes as long as visiting each cell of a map
-// a few times, and leaves one visit of merged_rows.
+// Returns the rows up to which it pays to merge those of an image. Merging m/2 rows to m takes as long as visiting each
+// cell of a map a few times, and saves 1/m of the visits.
 inline int64_t max_merged_rows_of_image(const VisitsByMergedRows& visits, int64_t num_cells) {
   constexpr int64_t kVisitsWorthMerging = 4;
   int64_t merged_rows = 1;

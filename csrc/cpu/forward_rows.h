@@ -8,7 +8,10 @@
 #include <vector>
 
 #include "cpu/dtype_loops.h"
+#include "cpu/forward.h"
 #include "cpu/parallel.h"
+#include "cpu/region_parts.h"
+#include "cpu/region_shares.h"
 #include "cpu/regions.h"
 #include "cpu/scan_channel.h"
 #include "cpu/scratch.h"
@@ -22,14 +25,14 @@ class RowForward {
       : problem_(problem), output_(output), argmax_(argmax) {}
 
   // Prepares whole planes, for all regions.
-  void run_on_whole_maps() const {
+  void pool_from_whole_maps() const {
     const int64_t num_planes = problem_.num_images * problem_.channels;
     const int64_t num_cells = problem_.maps.num_cells();
-    const Scratch<lane_t> copies(is_in_place() ? 0 : num_planes * num_cells);
+    const Scratch<lane_t> copies(reads_maps_directly() ? 0 : num_planes * num_cells);
     std::vector<PreparedPlane> planes(num_planes);
-    parallel_for(0, num_planes, grain_of(num_cells), [&](int64_t first, int64_t last) {
-      for (int64_t plane = first; plane < last; ++plane) {
-        lane_t* copy = is_in_place() ? nullptr : copies.get() + plane * num_cells;
+    parallel_for(num_planes, grain_of(num_cells), [&](int64_t begin, int64_t end) {
+      for (int64_t plane = begin; plane < end; ++plane) {
+        lane_t* copy = reads_maps_directly() ? nullptr : copies.get() + plane * num_cells;
         planes[plane] = prepare(plane, whole_map(problem_.maps), copy);
       }
     });
@@ -38,13 +41,13 @@ class RowForward {
 
   // Prepares for each region the part of a plane that it lies in. num_part_cells counts the cells of all parts
   // together.
-  void run_on_region_parts(int64_t num_part_cells) const {
+  void pool_from_region_parts(int64_t num_part_cells) const {
     pool_all(num_part_cells, [&](Worker& worker, const RegionBins& bins, int64_t plane) {
-      const Rectangle part = part_of_region(problem_.maps, bins, Loops::kMaxLanes);
+      const CellRectangle part = part_of_region(problem_.maps, bins, Loops::kMaxLanes);
       if (part.num_cells() == 0) {
         return PreparedPlane{};
       }
-      return prepare(plane, part, is_in_place() ? nullptr : worker.copy.get(part.num_cells()));
+      return prepare(plane, part, reads_maps_directly() ? nullptr : worker.copy.get(part.num_cells()));
     });
   }
 
@@ -54,10 +57,11 @@ class RowForward {
   using Loops = simd::RowLoops<LaneType>;
   using offset_t = typename LaneType::offset_t;
   static constexpr bool kNeedsNoWidening = std::is_same_v<scalar_t, lane_t>;
+  static_assert(kMinRowWidth >= Loops::kMaxLanes);  // or vectors would be loaded from beside the plane
 
   // Describes a plane or a part of one.
   struct PreparedPlane {
-    const lane_t* cells;  // null where there are none
+    const lane_t* values;  // null where there are none
     int32_t top;
     int32_t left;
     int64_t width;
@@ -81,8 +85,8 @@ class RowForward {
     GrowingScratch<lane_t> copy;
   };
 
-  // Returns whether the maps are such planes themselves.
-  bool is_in_place() const { return kNeedsNoWidening && !problem_.channels_last; }
+  // Returns whether the maps have such planes, so that no copy is made.
+  bool reads_maps_directly() const { return kNeedsNoWidening && !problem_.channels_last; }
 
   const scalar_t* input_of(int64_t plane) const {
     const FeatureMaps& maps = problem_.maps;
@@ -90,8 +94,8 @@ class RowForward {
            plane % problem_.channels * maps.channel_stride;
   }
 
-  // Looks for special values in a part of a plane, and copies it, unless `copy` is null: then it is in place.
-  PreparedPlane prepare(int64_t plane, const Rectangle& part, lane_t* copy) const {
+  // Looks for special values in a part of a plane, and copies it first, unless `copy` is null.
+  PreparedPlane prepare(int64_t plane, const CellRectangle& part, lane_t* copy) const {
     const FeatureMaps& maps = problem_.maps;
     const scalar_t* input = input_of(plane);
     PreparedPlane prepared = {copy, part.rows.lo, part.columns.lo, part.width(), true};
@@ -105,7 +109,7 @@ class RowForward {
       if (copy != nullptr) {
         copy_row(input + (y * maps.width + part.columns.lo) * maps.cell_stride, part.width(), copy + first);
       }
-      prepared.by_rows &= !loops_.has_special_values(prepared.cells + first, part.width());
+      prepared.by_rows &= !loops_.has_special_values(prepared.values + first, part.width());
     }
     return prepared;
   }
@@ -154,7 +158,7 @@ class RowForward {
                                 problem_.pooled_width};
     const int64_t scratch_size = Loops::scratch_size(bins.hull().width(), problem_.pooled_width);
     const bool with_argmax = argmax_ != nullptr;
-    loops_.pool_bins(plane.cells, plane.width, problem_.maps.width, grid, worker.scratch.get(scratch_size),
+    loops_.pool_bins(plane.values, plane.width, problem_.maps.width, grid, worker.scratch.get(scratch_size),
                      with_argmax ? worker.offset_scratch.get(scratch_size) : nullptr, worker.values.get(),
                      with_argmax ? worker.argmax.get() : nullptr);
     const int64_t to = k * problem_.output_region_stride + c * problem_.output_channel_stride;

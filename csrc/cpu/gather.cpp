@@ -1,9 +1,9 @@
-// The gather: picks the values that argmax names.
+// Picks the values that argmax names.
 #include <cstdint>
 
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
-#include "cpu/regions.h"
+#include "cpu/region_shares.h"
 #include "dtypes.h"
 #include "problem.h"
 
@@ -20,11 +20,11 @@ void gather_region(const RoIPoolProblem& problem, int64_t k, const int32_t* argm
   }
   const auto* input = static_cast<const scalar_t*>(maps.input) + image * maps.image_stride;
   for (int64_t c = 0; c < problem.channels; ++c) {
-    const scalar_t* channel = input + c * maps.channel_stride;
+    const scalar_t* plane = input + c * maps.channel_stride;
     for (int64_t bin_index = 0; bin_index < problem.num_bins(); ++bin_index) {
       const int64_t i =
           k * problem.output_region_stride + c * problem.output_channel_stride + bin_index * problem.output_bin_stride;
-      output[i] = is_cell(argmax[i], maps.num_cells()) ? channel[argmax[i] * maps.cell_stride] : scalar_t{};
+      output[i] = is_cell(argmax[i], maps.num_cells()) ? plane[argmax[i] * maps.cell_stride] : scalar_t{};
     }
   }
 }
@@ -33,8 +33,8 @@ void gather_region(const RoIPoolProblem& problem, int64_t k, const int32_t* argm
 
 void gather(const RoIPoolProblem& problem, const int32_t* argmax, void* output) {
   with_dtype(problem.dtype, [&](auto zero) {
-    parallel_for(0, problem.num_rois, grain_of(problem.output_region_stride), [&](int64_t first, int64_t last) {
-      for (int64_t k = first; k < last; ++k) {
+    parallel_for(problem.num_rois, grain_of(problem.output_region_stride), [&](int64_t begin, int64_t end) {
+      for (int64_t k = begin; k < end; ++k) {
         gather_region(problem, k, argmax, static_cast<decltype(zero)*>(output));
       }
     });

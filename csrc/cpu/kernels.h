@@ -1,4 +1,7 @@
-// What the CPU offers the operators: kernels over a problem. Knows no torch.
+// Declares what the CPU offers the operators: kernels over a problem. Knows no torch.
+//
+// Words: a channel group is some adjacent channels that are worked on together; each kernel says how many. A region's
+// part of a map is the rectangle of cells that its bins lie in. A visit of a cell is one look at it for one bin.
 //
 // Maps, outputs and argmax are dense in the memory format of the problem. The kernels share out their work by
 // parallel.h, and throw std::bad_alloc where there is no memory for what they need beside their results.

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <new>
+#include <exception>
 
 #if defined(__SANITIZE_THREAD__)
 #include <sanitizer/tsan_interface.h>
@@ -16,10 +16,11 @@ namespace roipool::cpu {
 
 int64_t num_threads();
 
-// Calls body(context, first, last) for ranges that make up begin .. end-1, of at least `grain` indices each, in
-// parallel. The body throws nothing.
-using LoopFunction = void (*)(const void* context, int64_t first, int64_t last);
-void run_loop(int64_t begin, int64_t end, int64_t grain, LoopFunction body, const void* context);
+using LoopFunction = void (*)(const void* context, int64_t begin, int64_t end);
+
+// Calls body(context, begin, end) in parallel for ranges begin .. end-1 that make up 0 .. size-1, of at least `grain`
+// indices each. The body throws nothing.
+void run_loop(int64_t size, int64_t grain, LoopFunction body, const void* context);
 
 // ---- What the kernels use.
 
@@ -34,35 +35,39 @@ inline void release(void*) {}
 #endif
 
 // Calls the function of a parallel loop for one range after the other. Threads see what was done before the loop, and
-// what they do is seen by what follows it. A lack of memory is noted, because no exception may leave a thread.
+// what they do is seen by what follows it. No exception leaves a thread: the first one is kept.
 template <typename Function>
 struct LoopBody {
   const Function& function;
-  mutable std::atomic<bool> out_of_memory{false};
+  mutable std::atomic<bool> has_failed{false};
+  mutable std::exception_ptr exception{};
   mutable char fork = 0;
   mutable char join = 0;
 
-  static void call(const void* context, int64_t first, int64_t last) {
+  static void call(const void* context, int64_t begin, int64_t end) {
     const auto& body = *static_cast<const LoopBody*>(context);
     acquire(&body.fork);
     try {
-      body.function(first, last);
-    } catch (const std::bad_alloc&) {
-      body.out_of_memory = true;
+      body.function(begin, end);
+    } catch (...) {
+      if (!body.has_failed.exchange(true)) {
+        body.exception = std::current_exception();
+      }
     }
     release(&body.join);
   }
 };
 
-// Calls function(first, last) for ranges that make up begin .. end-1, in parallel.
+// Calls function(begin, end) in parallel for ranges begin .. end-1 that make up 0 .. size-1, of at least `grain`
+// indices each. Throws what the function throws.
 template <typename Function>
-void parallel_for(int64_t begin, int64_t end, int64_t grain, const Function& function) {
+void parallel_for(int64_t size, int64_t grain, const Function& function) {
   const LoopBody<Function> body{function};
   release(&body.fork);
-  run_loop(begin, end, grain, &LoopBody<Function>::call, &body);
+  run_loop(size, grain, &LoopBody<Function>::call, &body);
   acquire(&body.join);
-  if (body.out_of_memory) {
-    throw std::bad_alloc();
+  if (body.exception) {
+    std::rethrow_exception(body.exception);
   }
 }
 
@@ -73,7 +78,5 @@ constexpr int64_t kGrain = 16384;
 inline int64_t grain_of(int64_t elements_per_task) {
   return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, elements_per_task));
 }
-
-inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace roipool::cpu

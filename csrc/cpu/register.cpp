@@ -14,8 +14,8 @@ namespace roipool::cpu {
 
 int64_t num_threads() { return torch::stable::get_num_threads(); }
 
-void run_loop(int64_t begin, int64_t end, int64_t grain, LoopFunction body, const void* context) {
-  torch::stable::parallel_for(begin, end, grain, [=](int64_t first, int64_t last) { body(context, first, last); });
+void run_loop(int64_t size, int64_t grain, LoopFunction body, const void* context) {
+  torch::stable::parallel_for(0, size, grain, [=](int64_t begin, int64_t end) { body(context, begin, end); });
 }
 
 namespace {

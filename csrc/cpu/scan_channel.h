@@ -8,19 +8,19 @@
 
 namespace roipool::cpu {
 
-// Returns the cell that a bin's value comes from, or -1 for an empty bin. kChannelsLast says that the cells of `map`, a
-// channel of an image, are cell_stride apart; else they are adjacent.
+// Returns the cell that a bin's value comes from, or -1 for an empty bin. kChannelsLast says that the cells of a plane
+// are cell_stride apart; else they are adjacent.
 template <bool kChannelsLast, typename scalar_t>
-int64_t scan_bin(const FeatureMaps& maps, const scalar_t* map, CellRange rows, CellRange columns) {
+int64_t scan_bin(const FeatureMaps& maps, const scalar_t* plane, CellRange rows, CellRange columns) {
   if (rows.empty() || columns.empty()) {
     return -1;
   }
   const int64_t cell_stride = kChannelsLast ? maps.cell_stride : 1;
   int64_t best_cell = rows.lo * maps.width + columns.lo;
-  wide_t<scalar_t> best = map[best_cell * cell_stride];
+  wide_t<scalar_t> best = plane[best_cell * cell_stride];
   for (int64_t y = rows.lo; y < rows.hi; ++y) {
     const int64_t first = y * maps.width;
-    const scalar_t* values = map + first * cell_stride;
+    const scalar_t* values = plane + first * cell_stride;
     for (int64_t x = columns.lo; x < columns.hi; ++x) {
       const wide_t<scalar_t> value = values[x * cell_stride];
       if (replaces(value, best)) {
@@ -36,12 +36,12 @@ template <bool kChannelsLast, typename scalar_t>
 void scan_channel(const LevelProblem& problem, const RegionBins& bins, int64_t image, int64_t k, int64_t c,
                   scalar_t* output, int32_t* argmax) {
   const FeatureMaps& maps = problem.maps;
-  const auto* map = static_cast<const scalar_t*>(maps.input) + image * maps.image_stride + c * maps.channel_stride;
+  const auto* plane = static_cast<const scalar_t*>(maps.input) + image * maps.image_stride + c * maps.channel_stride;
   int64_t to = k * problem.output_region_stride + c * problem.output_channel_stride;
   for (const CellRange rows : bins.rows()) {
     for (const CellRange columns : bins.columns()) {
-      const int64_t cell = scan_bin<kChannelsLast>(maps, map, rows, columns);
-      output[to] = cell < 0 ? scalar_t{} : map[cell * maps.cell_stride];
+      const int64_t cell = scan_bin<kChannelsLast>(maps, plane, rows, columns);
+      output[to] = cell < 0 ? scalar_t{} : plane[cell * maps.cell_stride];
       if (argmax != nullptr) {
         argmax[to] = static_cast<int32_t>(cell);
       }

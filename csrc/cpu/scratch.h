@@ -1,4 +1,4 @@
-// Scratch memory of the kernels.
+// Holds the scratch memory of the kernels.
 #pragma once
 
 #include <cstdint>

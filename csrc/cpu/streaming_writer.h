@@ -9,6 +9,7 @@
 #include <emmintrin.h>
 #endif
 
+#include "cpu/forward.h"
 #include "cpu/simd/loops.h"
 
 namespace roipool::cpu {
@@ -35,20 +36,21 @@ inline void fence() {
 #endif
 }
 
-// Unpacks tiles to a result. Tiles of large channels_last results are put together in the first-level cache and leave
-// it by a run for each bin, past the caches: such runs are too short, and too far apart, for the processor to fetch the
-// next ones in time. Other tiles are unpacked to where they belong.
+// Unpacks pooled groups to a result. Those of large channels_last results are put together in the first-level cache,
+// and leave it by a run for each bin, past the caches: such runs are too short, and too far apart, for the processor to
+// fetch the next ones in time. Others are unpacked to where they belong.
 class StreamingWriter {
  public:
-  explicit StreamingWriter(int64_t result_bytes) : is_large_(result_bytes >= kStreamedBytes) {}
+  explicit StreamingWriter(int64_t result_bytes) : streams_(streams_past_caches(result_bytes)) {}
   ~StreamingWriter() { fence(); }
 
-  // Writes the tile that unpack(matrix, target) unpacks to a target of that layout.
+  // Writes a pooled group to `output`, whose layout is `matrix`. unpack(layout, destination) unpacks it, to there or to
+  // a buffer.
   template <typename T, typename Unpack>
   void write(const simd::StridedMatrix& matrix, T* output, const Unpack& unpack) {
     const bool channels_last = matrix.channel_stride == 1;
-    const int64_t tile_bytes = matrix.num_channels * matrix.num_positions * static_cast<int64_t>(sizeof(T));
-    if (!is_large_ || !channels_last || tile_bytes > kBufferBytes) {
+    const int64_t num_bytes = matrix.num_channels * matrix.num_positions * static_cast<int64_t>(sizeof(T));
+    if (!streams_ || !channels_last || num_bytes > kBufferBytes) {
       unpack(matrix, output);
       return;
     }
@@ -62,10 +64,9 @@ class StreamingWriter {
   }
 
  private:
-  static constexpr int64_t kStreamedBytes = 4 << 20;
   static constexpr int64_t kBufferBytes = 16 << 10;
 
-  const bool is_large_;
+  const bool streams_;
   alignas(64) char buffer_[kBufferBytes];
 };
 

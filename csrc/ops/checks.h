@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "ops/pyramid.h"
 #include "problem.h"
 
 namespace roipool {
@@ -96,7 +97,6 @@ inline bool has_sizes(const Tensor& tensor, const Sizes& sizes) {
 // ---- Checks of one property each.
 
 // Throws std::invalid_argument, which reaches Python as ValueError; STD_TORCH_CHECK would put file and line in front.
-
 template <typename... Parts>
 [[noreturn]] void refuse(const Parts&... parts) {
   std::ostringstream message;
@@ -193,7 +193,7 @@ inline void check_output_size(int64_t pooled_height, int64_t pooled_width) {
                 ", ", pooled_width, ")");
 }
 
-inline void check_spatial_scale(const char* name, double spatial_scale) {
+inline void check_scale(const char* name, double spatial_scale) {
   ROIPOOL_CHECK(std::isfinite(spatial_scale) && spatial_scale > 0, name, " must be finite and greater than 0, got ",
                 spatial_scale);
 }
@@ -231,31 +231,24 @@ inline void check_inputs(const std::vector<Tensor>& inputs) {
   }
 }
 
-// Describes a feature pyramid but for its maps.
-struct Pyramid {
-  std::vector<double> spatial_scales;  // of each level
-  double canonical_scale = 1;
-  int64_t canonical_level = 0;
-};
-
 inline void check_pyramid(const Pyramid& pyramid, const char* of, size_t num_levels) {
   ROIPOOL_CHECK(pyramid.spatial_scales.size() == num_levels, "spatial_scales must hold as many numbers as ", of, ", ",
                 num_levels, ", got ", pyramid.spatial_scales.size());
   for (size_t i = 0; i < num_levels; ++i) {
-    check_spatial_scale(("spatial_scales[" + std::to_string(i) + "]").c_str(), pyramid.spatial_scales[i]);
+    check_scale(("spatial_scales[" + std::to_string(i) + "]").c_str(), pyramid.spatial_scales[i]);
   }
-  check_spatial_scale("canonical_scale", pyramid.canonical_scale);
+  check_scale("canonical_scale", pyramid.canonical_scale);
 }
 
 // ---- The checks of each operator.
 
-inline void check_forward(const Tensor& input, const Tensor& rois, int64_t pooled_height, int64_t pooled_width,
-                          double spatial_scale) {
+inline void check_roi_pool(const Tensor& input, const Tensor& rois, int64_t pooled_height, int64_t pooled_width,
+                           double spatial_scale) {
   check_features(input, "input", "(N, C, H, W)");
   check_map_size("input", input.size(2), input.size(3));
   check_rois(rois, input, "input");
   check_output_size(pooled_height, pooled_width);
-  check_spatial_scale("spatial_scale", spatial_scale);
+  check_scale("spatial_scale", spatial_scale);
 }
 
 // Checks a tensor for an output of these sizes. One of other sizes is resized later.
@@ -274,40 +267,40 @@ void check_out(const Tensor& out, const Tensor& input, const Sizes& sizes) {
   }
 }
 
-inline void check_grad_output(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax) {
+inline void check_gradient(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax) {
   check_features(grad_output, "grad_output", "(K, C, PH, PW)");
   check_rois(rois, grad_output, "grad_output");
   check_argmax(argmax, rois, grad_output, "grad_output");
   check_same_shape(grad_output, "grad_output", argmax, "argmax");
 }
 
-inline void check_backward(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax, int64_t batch_size,
-                           int64_t height, int64_t width) {
-  check_grad_output(grad_output, rois, argmax);
+inline void check_roi_pool_backward(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax,
+                                    int64_t batch_size, int64_t height, int64_t width) {
+  check_gradient(grad_output, rois, argmax);
   ROIPOOL_CHECK(batch_size >= 0 && height >= 0 && width >= 0, "batch_size, height and width must not be negative, got ",
                 batch_size, ", ", height, " and ", width);
   check_map_size("grad_input", height, width);
 }
 
-inline void check_gather(const Tensor& input, const Tensor& rois, const Tensor& argmax) {
+inline void check_roi_pool_gather(const Tensor& input, const Tensor& rois, const Tensor& argmax) {
   check_features(input, "input", "(N, C, H, W)");
   check_map_size("input", input.size(2), input.size(3));
   check_rois(rois, input, "input");
   check_argmax(argmax, rois, input, "input");
 }
 
-inline void check_multiscale_forward(const std::vector<Tensor>& inputs, const Tensor& rois, int64_t pooled_height,
-                                     int64_t pooled_width, const Pyramid& pyramid) {
+inline void check_multiscale_roi_pool(const std::vector<Tensor>& inputs, const Tensor& rois, int64_t pooled_height,
+                                      int64_t pooled_width, const Pyramid& pyramid) {
   check_inputs(inputs);
   check_rois(rois, inputs[0], "inputs[0]");
   check_output_size(pooled_height, pooled_width);
   check_pyramid(pyramid, "inputs", inputs.size());
 }
 
-inline void check_multiscale_backward(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax,
-                                      int64_t batch_size, const std::vector<int64_t>& heights,
-                                      const std::vector<int64_t>& widths, const Pyramid& pyramid) {
-  check_grad_output(grad_output, rois, argmax);
+inline void check_multiscale_roi_pool_backward(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax,
+                                               int64_t batch_size, const std::vector<int64_t>& heights,
+                                               const std::vector<int64_t>& widths, const Pyramid& pyramid) {
+  check_gradient(grad_output, rois, argmax);
   check_num_levels("heights", heights.size());
   ROIPOOL_CHECK(widths.size() == heights.size(), "widths must hold as many numbers as heights, ", heights.size(),
                 ", got ", widths.size());
@@ -320,8 +313,8 @@ inline void check_multiscale_backward(const Tensor& grad_output, const Tensor& r
   check_pyramid(pyramid, "heights", heights.size());
 }
 
-inline void check_multiscale_gather(const std::vector<Tensor>& inputs, const Tensor& rois, const Tensor& argmax,
-                                    const Pyramid& pyramid) {
+inline void check_multiscale_roi_pool_gather(const std::vector<Tensor>& inputs, const Tensor& rois,
+                                             const Tensor& argmax, const Pyramid& pyramid) {
   check_inputs(inputs);
   check_rois(rois, inputs[0], "inputs[0]");
   check_argmax(argmax, rois, inputs[0], "inputs[0]");

@@ -86,8 +86,8 @@ inline void add_grad_inputs(RoIPoolProblem& problem, std::vector<Tensor>& grad_i
 // Runs the forward of checked arguments. `out` is a tensor of the right shape and dtype, dense in the memory format of
 // inputs[0], to write the output to; null makes a new one. A new argmax is returned in *argmax, unless that is null.
 template <typename Kernels>
-Tensor run_forward(const std::vector<Tensor>& inputs, const Tensor& rois, int64_t pooled_height, int64_t pooled_width,
-                   const Pyramid& pyramid, const Tensor* out, Tensor* argmax) {
+Tensor compute_output(const std::vector<Tensor>& inputs, const Tensor& rois, int64_t pooled_height,
+                      int64_t pooled_width, const Pyramid& pyramid, const Tensor* out, Tensor* argmax) {
   const Tensor& input = inputs[0];
   const MemoryFormat format = memory_format_of(input);
   const std::vector<Tensor> maps = make_dense(inputs, format);
@@ -113,9 +113,9 @@ Tensor run_forward(const std::vector<Tensor>& inputs, const Tensor& rois, int64_
 // Runs the backward of checked arguments. The gradients take the memory format of argmax, which is that of the input of
 // the forward.
 template <typename Kernels>
-std::vector<Tensor> run_backward(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax,
-                                 int64_t batch_size, const std::vector<int64_t>& heights,
-                                 const std::vector<int64_t>& widths, const Pyramid& pyramid) {
+std::vector<Tensor> compute_grad_inputs(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax,
+                                        int64_t batch_size, const std::vector<int64_t>& heights,
+                                        const std::vector<int64_t>& widths, const Pyramid& pyramid) {
   const MemoryFormat format = memory_format_of(argmax);
   const Tensor dense_grad_output = make_dense(grad_output, format);
   const Tensor dense_argmax = make_dense(argmax, format);
@@ -147,7 +147,8 @@ std::vector<Tensor> run_backward(const Tensor& grad_output, const Tensor& rois, 
 // Runs the gather of checked arguments. The result takes the memory format of argmax, as it stands in for an output of
 // the forward.
 template <typename Kernels>
-Tensor run_gather(const std::vector<Tensor>& inputs, const Tensor& rois, const Tensor& argmax, const Pyramid& pyramid) {
+Tensor compute_gathered(const std::vector<Tensor>& inputs, const Tensor& rois, const Tensor& argmax,
+                        const Pyramid& pyramid) {
   const Tensor& input = inputs[0];
   const MemoryFormat format = memory_format_of(argmax);
   const std::vector<Tensor> maps = make_dense(inputs, format);
@@ -170,27 +171,27 @@ Tensor run_gather(const std::vector<Tensor>& inputs, const Tensor& rois, const T
 template <typename Kernels>
 Tensor roi_pool(const Tensor& input, const Tensor& rois, int64_t pooled_height, int64_t pooled_width,
                 double spatial_scale) {
-  check_forward(input, rois, pooled_height, pooled_width, spatial_scale);
-  return run_forward<Kernels>({input}, rois, pooled_height, pooled_width, {{spatial_scale}}, nullptr, nullptr);
+  check_roi_pool(input, rois, pooled_height, pooled_width, spatial_scale);
+  return compute_output<Kernels>({input}, rois, pooled_height, pooled_width, {{spatial_scale}}, nullptr, nullptr);
 }
 
 // Writes to `out` without a copy where it lies in memory as a new output would.
 template <typename Kernels>
 Tensor roi_pool_out(const Tensor& input, const Tensor& rois, int64_t pooled_height, int64_t pooled_width,
                     double spatial_scale, const Tensor& out) {
-  check_forward(input, rois, pooled_height, pooled_width, spatial_scale);
+  check_roi_pool(input, rois, pooled_height, pooled_width, spatial_scale);
   const Shape sizes{rois.size(0), input.size(1), pooled_height, pooled_width};
   check_out(out, input, sizes);
   const bool fits = has_sizes(out, sizes);
   if (fits && is_dense(out, memory_format_of(input)) && !may_overlap(out, input) && !may_overlap(out, rois)) {
-    run_forward<Kernels>({input}, rois, pooled_height, pooled_width, {{spatial_scale}}, &out, nullptr);
+    compute_output<Kernels>({input}, rois, pooled_height, pooled_width, {{spatial_scale}}, &out, nullptr);
     return out;
   }
   const Tensor output =
-      run_forward<Kernels>({input}, rois, pooled_height, pooled_width, {{spatial_scale}}, nullptr, nullptr);
+      compute_output<Kernels>({input}, rois, pooled_height, pooled_width, {{spatial_scale}}, nullptr, nullptr);
   if (fits) {
-    Tensor target = out;
-    torch::stable::copy_(target, output);
+    Tensor destination = out;
+    torch::stable::copy_(destination, output);
   } else {
     resize_and_copy(output, out);
   }
@@ -200,23 +201,24 @@ Tensor roi_pool_out(const Tensor& input, const Tensor& rois, int64_t pooled_heig
 template <typename Kernels>
 std::tuple<Tensor, Tensor> roi_pool_with_argmax(const Tensor& input, const Tensor& rois, int64_t pooled_height,
                                                 int64_t pooled_width, double spatial_scale) {
-  check_forward(input, rois, pooled_height, pooled_width, spatial_scale);
+  check_roi_pool(input, rois, pooled_height, pooled_width, spatial_scale);
   Tensor argmax;
-  Tensor output = run_forward<Kernels>({input}, rois, pooled_height, pooled_width, {{spatial_scale}}, nullptr, &argmax);
+  Tensor output =
+      compute_output<Kernels>({input}, rois, pooled_height, pooled_width, {{spatial_scale}}, nullptr, &argmax);
   return {output, argmax};
 }
 
 template <typename Kernels>
 Tensor roi_pool_backward(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax, int64_t batch_size,
                          int64_t height, int64_t width) {
-  check_backward(grad_output, rois, argmax, batch_size, height, width);
-  return run_backward<Kernels>(grad_output, rois, argmax, batch_size, {height}, {width}, {{1.0}})[0];
+  check_roi_pool_backward(grad_output, rois, argmax, batch_size, height, width);
+  return compute_grad_inputs<Kernels>(grad_output, rois, argmax, batch_size, {height}, {width}, {{1.0}})[0];
 }
 
 template <typename Kernels>
 Tensor roi_pool_gather(const Tensor& input, const Tensor& rois, const Tensor& argmax) {
-  check_gather(input, rois, argmax);
-  return run_gather<Kernels>({input}, rois, argmax, {{1.0}});
+  check_roi_pool_gather(input, rois, argmax);
+  return compute_gathered<Kernels>({input}, rois, argmax, {{1.0}});
 }
 
 // ---- The operators for a feature pyramid.
@@ -226,8 +228,8 @@ Tensor multiscale_roi_pool(const std::vector<Tensor>& inputs, const Tensor& rois
                            int64_t pooled_width, const std::vector<double>& spatial_scales, double canonical_scale,
                            int64_t canonical_level) {
   const Pyramid pyramid{spatial_scales, canonical_scale, canonical_level};
-  check_multiscale_forward(inputs, rois, pooled_height, pooled_width, pyramid);
-  return run_forward<Kernels>(inputs, rois, pooled_height, pooled_width, pyramid, nullptr, nullptr);
+  check_multiscale_roi_pool(inputs, rois, pooled_height, pooled_width, pyramid);
+  return compute_output<Kernels>(inputs, rois, pooled_height, pooled_width, pyramid, nullptr, nullptr);
 }
 
 template <typename Kernels>
@@ -236,9 +238,9 @@ std::tuple<Tensor, Tensor> multiscale_roi_pool_with_argmax(const std::vector<Ten
                                                            const std::vector<double>& spatial_scales,
                                                            double canonical_scale, int64_t canonical_level) {
   const Pyramid pyramid{spatial_scales, canonical_scale, canonical_level};
-  check_multiscale_forward(inputs, rois, pooled_height, pooled_width, pyramid);
+  check_multiscale_roi_pool(inputs, rois, pooled_height, pooled_width, pyramid);
   Tensor argmax;
-  Tensor output = run_forward<Kernels>(inputs, rois, pooled_height, pooled_width, pyramid, nullptr, &argmax);
+  Tensor output = compute_output<Kernels>(inputs, rois, pooled_height, pooled_width, pyramid, nullptr, &argmax);
   return {output, argmax};
 }
 
@@ -249,8 +251,8 @@ std::vector<Tensor> multiscale_roi_pool_backward(const Tensor& grad_output, cons
                                                  const std::vector<double>& spatial_scales, double canonical_scale,
                                                  int64_t canonical_level) {
   const Pyramid pyramid{spatial_scales, canonical_scale, canonical_level};
-  check_multiscale_backward(grad_output, rois, argmax, batch_size, heights, widths, pyramid);
-  return run_backward<Kernels>(grad_output, rois, argmax, batch_size, heights, widths, pyramid);
+  check_multiscale_roi_pool_backward(grad_output, rois, argmax, batch_size, heights, widths, pyramid);
+  return compute_grad_inputs<Kernels>(grad_output, rois, argmax, batch_size, heights, widths, pyramid);
 }
 
 template <typename Kernels>
@@ -258,8 +260,8 @@ Tensor multiscale_roi_pool_gather(const std::vector<Tensor>& inputs, const Tenso
                                   const std::vector<double>& spatial_scales, double canonical_scale,
                                   int64_t canonical_level) {
   const Pyramid pyramid{spatial_scales, canonical_scale, canonical_level};
-  check_multiscale_gather(inputs, rois, argmax, pyramid);
-  return run_gather<Kernels>(inputs, rois, argmax, pyramid);
+  check_multiscale_roi_pool_gather(inputs, rois, argmax, pyramid);
+  return compute_gathered<Kernels>(inputs, rois, argmax, pyramid);
 }
 
 // Registers the operators of a device: STABLE_TORCH_LIBRARY_IMPL(roipool, DEVICE, m) { implement<Kernels>(m); }

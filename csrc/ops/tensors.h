@@ -1,4 +1,4 @@
-// What the operators know of tensors: dtypes, memory formats, allocation, and `out=`.
+// Handles tensors for the operators: dtypes, memory formats, allocation, and `out=`.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>

@@ -16,7 +16,7 @@ BackwardSizes fpn(int64_t num_regions, bool channels_last) {
 void test_contiguous() {
   const BackwardPlan plan = plan_backward(fpn(1000, false));
   EXPECT_EQ(plan.task_channels, 16);
-  EXPECT_EQ(plan.num_parts, 1);
+  EXPECT_EQ(plan.num_slices, 1);
   EXPECT_EQ(plan.task_cells, 50 * 84);
   EXPECT_EQ(plan.num_tasks(fpn(1000, false)), 32);
   EXPECT_EQ(plan.in_place, true);
@@ -54,7 +54,7 @@ void test_threads_share_the_cells_of_few_channels() {
   const BackwardSizes sizes{1, 1, 101, 10, 49, false, true, 4};
   const BackwardPlan plan = plan_backward(sizes);
   EXPECT_EQ(plan.task_channels, 1);
-  EXPECT_EQ(plan.num_parts, 4);
+  EXPECT_EQ(plan.num_slices, 4);
   EXPECT_EQ(plan.task_cells, 26);
   EXPECT_EQ(plan.num_tasks(sizes), 4);
 }

@@ -30,6 +30,8 @@ void test_what_is_prepared() {
   EXPECT_EQ(plan_forward(sizes, 200).whole_maps, true);
   EXPECT_EQ(surely_cover_maps(sizes_of(1, 64, 10, 20, 16)), false);  // 784 bins for 200 cells
   EXPECT_EQ(surely_cover_maps(sizes_of(1, 64, 10, 20, 17)), true);   // 833
+  EXPECT_EQ(streams_past_caches((4 << 20) - 1), false);
+  EXPECT_EQ(streams_past_caches(4 << 20), true);
 }
 
 void test_sharing() {

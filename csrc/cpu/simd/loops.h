@@ -51,7 +51,7 @@ struct StridedMatrix {
   int64_t position_stride;  // one is 1
 };
 
-// Tells which values are among some that make more than `greater than` necessary to find a maximum.
+// Tells whether values hold NaNs or negative zeros, for which `>` alone does not find the maximum.
 struct SpecialValues {
   bool has_nan;
   bool has_negative_zero;  // which equals 0.0, but has other bits
@@ -91,30 +91,32 @@ struct GroupLoops {
 
   static constexpr int64_t kGroupChannels = kGroupBytes / sizeof(lane_t);
 
+  // Counts the lanes of the widest register.
+  static constexpr int64_t kMaxLanes = kMaxVectorBytes / sizeof(lane_t);
+
   // Returns how many lanes a packed cell of so many channels takes: whole registers of any target.
   static constexpr ROIPOOL_ALWAYS_INLINE int64_t padded_channels(int64_t num_channels) {
-    constexpr int64_t kMaxLanes = kMaxVectorBytes / sizeof(lane_t);
     return (num_channels + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
   }
 
   // Packs at most kGroupChannels channels of a map to [positions][padded_channels].
   SpecialValues (*pack)(const lane_t* map, const StridedMatrix& matrix, lane_t* packed);
 
-  // Makes each row, in columns first .. last-1, the maximum of `merged_rows` rows: itself and those below. It is that
-  // of half as many before; merged_rows is a power of two. The last merged_rows - 1 rows are of no more use. There are
-  // no special values.
+  // Makes each row, in columns begin .. end-1, the maximum of merged_rows rows: itself and those below. merged_rows is
+  // a power of two, and each row must be the maximum of half as many already, without special values. The last
+  // merged_rows - 1 rows are of no more use.
   void (*merge_rows)(lane_t* packed, int64_t num_channels, int64_t height, int64_t width, int64_t merged_rows,
-                     int64_t first, int64_t last);
+                     int64_t begin, int64_t end);
 
-  // Pools the bins of a region, all of whose cells are packed, into a tile [bins][kGroupChannels]. In an empty bin,
-  // values and offsets are 0. `offsets` may be null, and is where merged_rows > 1; a bin that is not empty has at least
-  // merged_rows rows.
+  // Pools the bins of a region, all of whose cells are packed, into pooled groups [bins][kGroupChannels]: values and,
+  // unless it is null, offsets. Both are 0 in an empty bin. Where merged_rows > 1, `offsets` must be null, and every
+  // bin that is not empty must have at least merged_rows rows.
   void (*pool_bins)(const PackedMap<LaneType>& map, const BinGrid& grid, lane_t* values, offset_t* offsets);
 
-  // Copies the values of a tile to an output.
+  // Copies a pooled group of values to an output.
   void (*unpack_values)(const lane_t* values, const StridedMatrix& matrix, lane_t* output);
 
-  // Writes argmax = offset + first cell of the bin. Of first_cells, kGroupBytes more than there are bins are readable.
+  // Writes argmax = offset + first cell of the bin. Of first_cells, kMaxLanes more than there are bins are readable.
   void (*unpack_argmax)(const offset_t* offsets, const int32_t* first_cells, const StridedMatrix& matrix,
                         int32_t* argmax);
 };
@@ -127,8 +129,8 @@ struct RowLoops {
 
   static constexpr int64_t kMaxLanes = kMaxVectorBytes / sizeof(lane_t);
 
-  // Returns whether a NaN or a negative zero is among adjacent cells.
-  bool (*has_special_values)(const lane_t* cells, int64_t num_cells);
+  // Returns whether a NaN or a negative zero is among adjacent values.
+  bool (*has_special_values)(const lane_t* values, int64_t num_values);
 
   // Pools the bins of one region from a plane, or a part of one, that is at least kMaxLanes wide and has no special
   // values in the rows of the bins. argmax, with offset_scratch, may be null; it counts from the first cell of the
@@ -137,7 +139,7 @@ struct RowLoops {
                     offset_t* offset_scratch, lane_t* values, int32_t* argmax);
 
   // Returns the elements of scratch for bins that lie in so many columns of the plane.
-  static constexpr int64_t scratch_size(int64_t hull_width, int64_t num_columns) {
+  static constexpr ROIPOOL_ALWAYS_INLINE int64_t scratch_size(int64_t hull_width, int64_t num_columns) {
     return kMaxLanes * (2 * (hull_width + 3 * kMaxLanes) + num_columns);
   }
 };

@@ -1,4 +1,4 @@
-// How lanes are compared.
+// Compares lanes: NaNs, zeros of both signs, half precision as integers.
 #pragma once
 
 #include <cstdint>

@@ -17,14 +17,14 @@ SpecialValues pack_channels_last(const typename LaneType::lane_t* map, const Str
   using lane_t = typename LaneType::lane_t;
   constexpr int64_t kCount = kLanes<lane_t>;
   using V = Vector<lane_t, kCount>;
-  const int64_t pitch = GroupLoops<LaneType>::padded_channels(matrix.num_channels);
+  const int64_t cell_lanes = GroupLoops<LaneType>::padded_channels(matrix.num_channels);
   SpecialValueFinder<LaneType> special_values;
   for (int64_t cell = 0; cell < matrix.num_positions; ++cell) {
     const lane_t* from = map + cell * matrix.position_stride;
-    for (int64_t c = 0; c < pitch; c += kCount) {
+    for (int64_t c = 0; c < cell_lanes; c += kCount) {
       const V lanes = swap_order<LaneType>(load_some<V>(from + c, matrix.num_channels - c));
       special_values.look_at(lanes);
-      store(lanes, packed + cell * pitch + c);
+      store(lanes, packed + cell * cell_lanes + c);
     }
   }
   return special_values.found();
@@ -37,9 +37,9 @@ SpecialValues pack_contiguous(const typename LaneType::lane_t* map, const Stride
   using lane_t = typename LaneType::lane_t;
   constexpr int64_t kCount = kLanes<lane_t>;
   using V = Vector<lane_t, kCount>;
-  const int64_t pitch = GroupLoops<LaneType>::padded_channels(matrix.num_channels);
+  const int64_t cell_lanes = GroupLoops<LaneType>::padded_channels(matrix.num_channels);
   SpecialValueFinder<LaneType> special_values;
-  for (int64_t c = 0; c < pitch; c += kCount) {
+  for (int64_t c = 0; c < cell_lanes; c += kCount) {
     for (int64_t cell = 0; cell < matrix.num_positions; cell += kCount) {
       // The last square overlaps the one before it; a map of fewer cells than lanes is loaded cell by cell.
       const int64_t first = max(0, min(cell, matrix.num_positions - kCount));
@@ -55,7 +55,7 @@ SpecialValues pack_contiguous(const typename LaneType::lane_t* map, const Stride
       ROIPOOL_UNROLL
       for (int64_t i = 0; i < kCount; ++i) {
         if (i < matrix.num_positions) {
-          store(rows[i], packed + (first + i) * pitch + c);
+          store(rows[i], packed + (first + i) * cell_lanes + c);
         }
       }
     }
@@ -72,15 +72,15 @@ SpecialValues pack(const typename LaneType::lane_t* map, const StridedMatrix& ma
 
 template <typename LaneType>
 void merge_rows(typename LaneType::lane_t* packed, int64_t num_channels, int64_t height, int64_t width,
-                int64_t merged_rows, int64_t first, int64_t last) {
+                int64_t merged_rows, int64_t begin, int64_t end) {
   constexpr int64_t kCount = kLanes<typename LaneType::lane_t>;
   using V = Vector<typename LaneType::lane_t, kCount>;
-  const int64_t pitch = GroupLoops<LaneType>::padded_channels(num_channels);
-  const int64_t below = merged_rows / 2 * width * pitch;
+  const int64_t cell_lanes = GroupLoops<LaneType>::padded_channels(num_channels);
+  const int64_t below = merged_rows / 2 * width * cell_lanes;
   // Goes downwards, so that what is read below has not been merged yet.
   for (int64_t y = 0; y + merged_rows <= height; ++y) {
-    typename LaneType::lane_t* row = packed + y * width * pitch;
-    for (int64_t i = first * pitch; i < last * pitch; i += kCount) {
+    typename LaneType::lane_t* row = packed + y * width * cell_lanes;
+    for (int64_t i = begin * cell_lanes; i < end * cell_lanes; i += kCount) {
       const V upper = load<V>(row + i);
       const V lower = load<V>(row + below + i);
       store(lower > upper ? lower : upper, row + i);

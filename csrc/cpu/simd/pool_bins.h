@@ -22,7 +22,7 @@ class VectorPool {
 
  public:
   // Pools one bin that is not empty, from its first cell on.
-  ROIPOOL_ALWAYS_INLINE void pool_bin(const PackedMap<LaneType>& map, int64_t pitch, const lane_t* first,
+  ROIPOOL_ALWAYS_INLINE void pool_bin(const PackedMap<LaneType>& map, int64_t cell_lanes, const lane_t* first,
                                       int64_t num_rows, int64_t num_columns) {
     ROIPOOL_UNROLL
     for (int64_t v = 0; v < kVectors; ++v) {
@@ -32,7 +32,7 @@ class VectorPool {
     for (int64_t step = 0; step < num_rows; step += map.merged_rows) {
       const int64_t y = min(step, num_rows - map.merged_rows);
       for (int64_t x = 0; x < num_columns; ++x) {
-        visit(first + (y * map.width + x) * pitch, y * map.map_width + x);
+        visit(first + (y * map.width + x) * cell_lanes, y * map.map_width + x);
       }
     }
   }
@@ -69,15 +69,15 @@ template <typename LaneType, bool kGreaterDecides, bool kOffsets, int64_t kVecto
 void pool_vectors(const PackedMap<LaneType>& map, const typename LaneType::lane_t* lanes, const BinGrid& grid,
                   typename LaneType::lane_t* values, typename LaneType::offset_t* offsets) {
   constexpr int64_t kGroupChannels = GroupLoops<LaneType>::kGroupChannels;
-  const int64_t pitch = GroupLoops<LaneType>::padded_channels(map.num_channels);
+  const int64_t cell_lanes = GroupLoops<LaneType>::padded_channels(map.num_channels);
   for (int64_t p = 0; p < grid.num_rows; ++p) {
     const CellRange rows = grid.rows[p];
     for (int64_t q = 0; q < grid.num_columns; ++q) {
       const CellRange columns = grid.columns[q];
       VectorPool<LaneType, kGreaterDecides, kOffsets, kVectors> pool;
       if (!rows.empty() && !columns.empty()) {
-        const auto* first = lanes + ((rows.lo - map.top) * map.width + columns.lo - map.left) * pitch;
-        pool.pool_bin(map, pitch, first, rows.hi - rows.lo, columns.hi - columns.lo);
+        const auto* first = lanes + ((rows.lo - map.top) * map.width + columns.lo - map.left) * cell_lanes;
+        pool.pool_bin(map, cell_lanes, first, rows.hi - rows.lo, columns.hi - columns.lo);
       }
       const int64_t to = (p * grid.num_columns + q) * kGroupChannels;
       pool.store_bin(values + to, kOffsets ? offsets + to : nullptr);

@@ -11,21 +11,21 @@ namespace roipool::cpu::simd {
 namespace {
 
 template <typename LaneType>
-bool has_special_values(const typename LaneType::lane_t* cells, int64_t num_cells) {
+bool has_special_values(const typename LaneType::lane_t* values, int64_t num_values) {
   constexpr int64_t kCount = kLanes<typename LaneType::lane_t>;
   using V = Vector<typename LaneType::lane_t, kCount>;
   SpecialValueFinder<LaneType> special_values;
-  for (int64_t i = 0; i < num_cells; i += kCount) {
-    special_values.look_at(load_some<V>(cells + i, num_cells - i));
+  for (int64_t i = 0; i < num_values; i += kCount) {
+    special_values.look_at(load_some<V>(values + i, num_values - i));
   }
   return special_values.found().any();
 }
 
 // Pools the bins of one region. As many rows of bins as a register has lanes are reduced side by side:
 //
-//   reduced   [kCount rows of bins][columns]          the cells of each row of bins, reduced to one row
-//   turned    [columns][kCount rows of bins]          the same, transposed
-//   bins      [columns of bins][kCount rows of bins]  the columns of each bin, reduced to one
+//   reduced    [kCount rows of bins][columns]          the cells of each row of bins, reduced to one row
+//   transposed [columns][kCount rows of bins]          what is reduced, transposed
+//   bins       [columns of bins][kCount rows of bins]  the columns of each bin, reduced to one
 //
 // Each has a twin for argmax where that is asked for.
 template <typename LaneType, bool kArgmax>
@@ -48,25 +48,25 @@ class RowPool {
     }
     // Begins at a line of cache, where there is one in the first row, so that no load of a vector spans two.
     left_ -= min(left_, static_cast<int64_t>(reinterpret_cast<uintptr_t>(plane + left_) / sizeof(lane_t) % kCount));
-    pitch_ = max(right_ - left_, 0) + kCount;
+    row_lanes_ = max(right_ - left_, 0) + kCount;
     reduced_ = scratch;
-    turned_ = reduced_ + kCount * pitch_;
-    bins_ = turned_ + kCount * pitch_;
+    transposed_ = reduced_ + kCount * row_lanes_;
+    bins_ = transposed_ + kCount * row_lanes_;
     reduced_offsets_ = offset_scratch;
-    turned_offsets_ = kArgmax ? reduced_offsets_ + kCount * pitch_ : nullptr;
-    bin_offsets_ = kArgmax ? turned_offsets_ + kCount * pitch_ : nullptr;
+    transposed_offsets_ = kArgmax ? reduced_offsets_ + kCount * row_lanes_ : nullptr;
+    bin_offsets_ = kArgmax ? transposed_offsets_ + kCount * row_lanes_ : nullptr;
     for (int64_t i = 0; i < kCount; ++i) {
       lane_numbers_[i] = i;
     }
   }
 
-  ROIPOOL_ALWAYS_INLINE void run(lane_t* values, int32_t* argmax) {
+  ROIPOOL_ALWAYS_INLINE void pool(lane_t* values, int32_t* argmax) {
     for (int64_t p = 0; p < grid_.num_rows; p += kCount) {
       const int64_t num_rows = min(kCount, grid_.num_rows - p);
       for (int64_t i = 0; i < num_rows; ++i) {
         reduce_rows(grid_.rows[p + i], i);
       }
-      turn(num_rows);
+      transpose_rows(num_rows);
       for (int64_t q = 0; q < grid_.num_columns; ++q) {
         reduce_columns(grid_.columns[q], q);
       }
@@ -92,19 +92,19 @@ class RowPool {
           best_offset = better ? lane_numbers_ + static_cast<offset_t>(y * map_width_ + first) : best_offset;
         }
       }
-      store(best, reduced_ + i * pitch_ + first - left_);
+      store(best, reduced_ + i * row_lanes_ + first - left_);
       if constexpr (kArgmax) {
-        store(best_offset, reduced_offsets_ + i * pitch_ + first - left_);
+        store(best_offset, reduced_offsets_ + i * row_lanes_ + first - left_);
       }
     }
   }
 
-  ROIPOOL_ALWAYS_INLINE void turn(int64_t num_rows) {
+  ROIPOOL_ALWAYS_INLINE void transpose_rows(int64_t num_rows) {
     for (int64_t x = left_; x < right_; x += kCount) {
       const int64_t first = min(x, width_ - kCount) - left_;
-      transpose_square(reduced_ + first, pitch_, turned_ + first * kCount, kCount, num_rows);
+      transpose_square(reduced_ + first, row_lanes_, transposed_ + first * kCount, kCount, num_rows);
       if constexpr (kArgmax) {
-        transpose_square(reduced_offsets_ + first, pitch_, turned_offsets_ + first * kCount, kCount, num_rows);
+        transpose_square(reduced_offsets_ + first, row_lanes_, transposed_offsets_ + first * kCount, kCount, num_rows);
       }
     }
   }
@@ -116,12 +116,12 @@ class RowPool {
     O best_offset = O{} - 1;
     if (!columns.empty()) {
       int64_t x = columns.lo - left_;
-      best = load<V>(turned_ + x * kCount);
-      best_offset = kArgmax ? load<O>(turned_offsets_ + x * kCount) : O{};
+      best = load<V>(transposed_ + x * kCount);
+      best_offset = kArgmax ? load<O>(transposed_offsets_ + x * kCount) : O{};
       for (++x; x < columns.hi - left_; ++x) {
-        const V value = load<V>(turned_ + x * kCount);
+        const V value = load<V>(transposed_ + x * kCount);
         if constexpr (kArgmax) {
-          const O offset = load<O>(turned_offsets_ + x * kCount);
+          const O offset = load<O>(transposed_offsets_ + x * kCount);
           const auto better = replaces<LaneType, true>(value, best) | ((value == best) & (offset < best_offset));
           best = better ? value : best;
           best_offset = better ? offset : best_offset;
@@ -153,12 +153,12 @@ class RowPool {
   const BinGrid grid_;
   int64_t left_;  // of the columns that the region covers
   int64_t right_ = 0;
-  int64_t pitch_;
+  int64_t row_lanes_;
   lane_t* reduced_;
-  lane_t* turned_;
+  lane_t* transposed_;
   lane_t* bins_;
   offset_t* reduced_offsets_;
-  offset_t* turned_offsets_;
+  offset_t* transposed_offsets_;
   offset_t* bin_offsets_;
   O lane_numbers_;
 };
@@ -168,9 +168,9 @@ void pool_bins_by_rows(const typename LaneType::lane_t* plane, int64_t width, in
                        typename LaneType::lane_t* scratch, typename LaneType::offset_t* offset_scratch,
                        typename LaneType::lane_t* values, int32_t* argmax) {
   if (argmax == nullptr) {
-    RowPool<LaneType, false>(plane, width, map_width, grid, scratch, nullptr).run(values, nullptr);
+    RowPool<LaneType, false>(plane, width, map_width, grid, scratch, nullptr).pool(values, nullptr);
   } else {
-    RowPool<LaneType, true>(plane, width, map_width, grid, scratch, offset_scratch).run(values, argmax);
+    RowPool<LaneType, true>(plane, width, map_width, grid, scratch, offset_scratch).pool(values, argmax);
   }
 }
 

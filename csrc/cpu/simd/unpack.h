@@ -1,4 +1,4 @@
-// Copies tiles [bins][kGroupChannels] to outputs.
+// Copies pooled groups [bins][kGroupChannels] to outputs.
 #pragma once
 
 #include <cstdint>
@@ -10,21 +10,21 @@
 namespace roipool::cpu::simd {
 namespace {
 
-// Counts the lanes of a bin in a tile.
+// Counts the lanes of a bin in a pooled group.
 template <typename lane_t>
-constexpr int64_t kTilePitch = kGroupBytes / sizeof(lane_t);
+constexpr int64_t kBinLanes = kGroupBytes / sizeof(lane_t);
 
-// Transposes a square of a tile, num_bins x num_channels of it, to an output. kWhole says that both are the lanes of a
-// register, so that nothing is asked for each of them.
+// Transposes a square of a pooled group, num_bins x num_channels of it, to an output. kWhole says that both are the
+// lanes of a register, so that nothing is asked for each of them.
 template <bool kWhole, typename lane_t, typename out_t, typename Convert>
-ROIPOOL_ALWAYS_INLINE void unpack_square(const lane_t* tile, int64_t num_bins, int64_t num_channels,
+ROIPOOL_ALWAYS_INLINE void unpack_square(const lane_t* pooled, int64_t num_bins, int64_t num_channels,
                                          int64_t channel_stride, out_t* output, const Convert& convert) {
   constexpr int64_t kCount = kLanes<lane_t>;
   using V = Vector<lane_t, kCount>;
   V rows[kCount];
   ROIPOOL_UNROLL
   for (int64_t i = 0; i < kCount; ++i) {
-    rows[i] = load<V>(tile + (kWhole ? i : min(i, num_bins - 1)) * kTilePitch<lane_t>);
+    rows[i] = load<V>(pooled + (kWhole ? i : min(i, num_bins - 1)) * kBinLanes<lane_t>);
   }
   transpose(rows);
   ROIPOOL_UNROLL
@@ -36,16 +36,16 @@ ROIPOOL_ALWAYS_INLINE void unpack_square(const lane_t* tile, int64_t num_bins, i
   }
 }
 
-// Copies a tile to an output whose channels lie side by side. convert(lanes, bin_index) makes a vector of as many
-// out_t.
+// Copies a pooled group to an output whose channels lie side by side. convert(lanes, bin_index) makes a vector of as
+// many out_t.
 template <typename lane_t, typename out_t, typename Convert>
-ROIPOOL_ALWAYS_INLINE void unpack_channels_last(const lane_t* tile, const StridedMatrix& matrix, out_t* output,
+ROIPOOL_ALWAYS_INLINE void unpack_channels_last(const lane_t* pooled, const StridedMatrix& matrix, out_t* output,
                                                 const Convert& convert) {
   constexpr int64_t kCount = kLanes<lane_t>;
   using V = Vector<lane_t, kCount>;
   for (int64_t bin_index = 0; bin_index < matrix.num_positions; ++bin_index) {
     for (int64_t c = 0; c < matrix.num_channels; c += kCount) {
-      const auto converted = convert(load<V>(tile + bin_index * kTilePitch<lane_t> + c), bin_index);
+      const auto converted = convert(load<V>(pooled + bin_index * kBinLanes<lane_t> + c), bin_index);
       out_t* to = output + bin_index * matrix.position_stride + c;
       if (c + kCount <= matrix.num_channels) {
         __builtin_memcpy(to, &converted, sizeof converted);
@@ -56,10 +56,10 @@ ROIPOOL_ALWAYS_INLINE void unpack_channels_last(const lane_t* tile, const Stride
   }
 }
 
-// Copies a tile to an output whose bins lie side by side. convert(lanes, bin_index) makes a vector of as many out_t for
-// the bins from bin_index on.
+// Copies a pooled group to an output whose bins lie side by side. convert(lanes, bin_index) makes a vector of as many
+// out_t for the bins from bin_index on.
 template <typename lane_t, typename out_t, typename Convert>
-ROIPOOL_ALWAYS_INLINE void unpack_contiguous(const lane_t* tile, const StridedMatrix& matrix, out_t* output,
+ROIPOOL_ALWAYS_INLINE void unpack_contiguous(const lane_t* pooled, const StridedMatrix& matrix, out_t* output,
                                              const Convert& convert) {
   constexpr int64_t kCount = kLanes<lane_t>;
   using V = Vector<lane_t, kCount>;
@@ -69,7 +69,7 @@ ROIPOOL_ALWAYS_INLINE void unpack_contiguous(const lane_t* tile, const StridedMa
     for (int64_t bin_index = 0; bin_index < matrix.num_positions; bin_index += kCount) {
       // The last square overlaps the one before it.
       const int64_t first = min(bin_index, matrix.num_positions - num_bins);
-      const lane_t* square = tile + first * kTilePitch<lane_t> + c;
+      const lane_t* square = pooled + first * kBinLanes<lane_t> + c;
       out_t* to = output + c * matrix.channel_stride + first;
       const auto convert_here = [&](V lanes) __attribute__((always_inline)) { return convert(lanes, first); };
       if (num_bins == kCount && num_channels == kCount) {

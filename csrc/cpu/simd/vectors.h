@@ -1,4 +1,4 @@
-// Vectors of one register, and how squares of them are transposed.
+// Handles vectors of one register, and transposes squares of them.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@
 #pragma GCC diagnostic ignored "-Wpsabi"
 
 // Unrolls a loop, which keeps arrays of vectors in registers. Clang knows it, too.
-#define ROIPOOL_UNROLL _Pragma("GCC unroll 32")
+#define ROIPOOL_UNROLL _Pragma("GCC unroll 64")
 
 namespace roipool::cpu::simd {
 namespace {
@@ -56,8 +56,9 @@ ROIPOOL_ALWAYS_INLINE void store(V vector, T* to) {
 
 // Returns whether any lane of a comparison's result is set.
 template <typename Mask>
-ROIPOOL_ALWAYS_INLINE bool any_lane(const Mask& mask) {
+ROIPOOL_ALWAYS_INLINE bool any_lane(Mask mask) {
   bool any = false;
+  ROIPOOL_UNROLL
   for (size_t i = 0; i < sizeof mask / sizeof mask[0]; ++i) {
     any |= mask[i] != 0;
   }

@@ -53,7 +53,8 @@ class Bug(NamedTuple):
 
 GEOMETRY, PROBLEM, DTYPES = "csrc/geometry.h", "csrc/problem.h", "csrc/dtypes.h"
 CHECKS_H, TENSORS_H, OPERATORS_H = "csrc/ops/checks.h", "csrc/ops/tensors.h", "csrc/ops/operators.h"
-REGIONS, SCAN, WRITER = "csrc/cpu/regions.h", "csrc/cpu/scan_channel.h", "csrc/cpu/streaming_writer.h"
+REGIONS, WRITER = "csrc/cpu/regions.h", "csrc/cpu/streaming_writer.h"
+PARTS_H, SHARES_H = "csrc/cpu/region_parts.h", "csrc/cpu/region_shares.h"
 GROUPS, GROUP_FORWARD = "csrc/cpu/channel_groups.h", "csrc/cpu/forward_channel_groups.h"
 ROW_FORWARD, FORWARD_PLAN = "csrc/cpu/forward_rows.h", "csrc/cpu/forward.h"
 BACKWARD, BACKWARD_PLAN = "csrc/cpu/backward.cpp", "csrc/cpu/backward.h"

@@ -13,6 +13,7 @@ from bugs.bug import (
     POOL_BINS,
     PROBLEM,
     REGIONS,
+    SHARES_H,
     UNPACK,
     WRITER,
     Bug,
@@ -43,9 +44,9 @@ BUGS = [
     ),
     Bug(
         "a region of no image is cleared only by a thread that begins with it",
-        REGIONS,
+        SHARES_H,
         "} else if (share == 0) {",
-        "} else if (task == first) {",
+        "} else if (task == begin) {",
         KERNELS,
     ),
     # ---- Channel groups.
@@ -108,8 +109,8 @@ BUGS = [
     Bug(
         "the rest of a split that another thread began",
         GROUP_FORWARD,
-        "int64_t split = first_task / num_regions;",
-        "int64_t split = divide_up(first_task, num_regions);",
+        "int64_t split = begin / num_regions;",
+        "int64_t split = divide_up(begin, num_regions);",
         (f"{DETERMINISM}::test_same_bits_for_any_number_of_threads", *KERNELS),
     ),
     Bug(
@@ -135,7 +136,7 @@ BUGS = [
     ),
     Bug(
         "a region alone that lies nowhere is left as it is",
-        REGIONS,
+        SHARES_H,
         "} else if (share == 0) {",
         "} else if (share == num_shares) {",
         KERNELS,
@@ -225,10 +226,10 @@ BUGS = [
         (f"{FORWARD_WAYS}::test_results_too_large_for_the_caches", *KERNELS),
     ),
     Bug(
-        "a tile twice as large as the buffer is put together there",
+        "a pooled group twice as large as the buffer is put together there",
         WRITER,
-        "tile_bytes > kBufferBytes",
-        "tile_bytes > 2 * kBufferBytes",
+        "num_bytes > kBufferBytes",
+        "num_bytes > 2 * kBufferBytes",
         (f"{FORWARD_WAYS}::test_many_bins", *KERNELS),
     ),
 ]

@@ -14,6 +14,7 @@ from bugs.bug import (
     KERNELS,
     KERNELS_MULTISCALE,
     PARTS,
+    PARTS_H,
     POOL_BINS,
     POOL_ROWS,
     PROBLEM,
@@ -28,7 +29,7 @@ BUGS = [
         "a plane with a NaN is pooled by rows",
         ROW_FORWARD,
         "        if (plane.by_rows) {",
-        "        if (plane.by_rows || (c == 0 && plane.cells != nullptr)) {",
+        "        if (plane.by_rows || (c == 0 && plane.values != nullptr)) {",
         (f"{FORWARD_WAYS}::test_nan_or_negative_zero_in_a_single_channel", *KERNELS),
     ),
     Bug(
@@ -41,8 +42,8 @@ BUGS = [
     Bug(
         "the last cell of a plane is not looked at",
         POOL_ROWS,
-        "load_some<V>(cells + i, num_cells - i)",
-        "load_some<V>(cells + i, num_cells - i - 1)",
+        "load_some<V>(values + i, num_values - i)",
+        "load_some<V>(values + i, num_values - i - 1)",
         (f"{FORWARD_WAYS}::test_nan_or_negative_zero_in_a_single_channel", *KERNELS),
     ),
     Bug(
@@ -83,7 +84,7 @@ BUGS = [
     ),
     Bug(
         "a part ends with the map, wherever it begins",
-        REGIONS,
+        PARTS_H,
         "part.columns.lo = std::min<int32_t>(part.columns.lo, maps.width - width);",
         "part.columns.lo = maps.width - width;",
         (PARTS, *KERNELS),
@@ -127,8 +128,8 @@ BUGS = [
     Bug(
         "regions are summed in descending order",
         REGIONS,
-        "for (int64_t i = first; i < last; ++i) {\n      const int64_t k = problem.regions[i];",
-        "for (int64_t i = last - 1; i >= first; --i) {\n      const int64_t k = problem.regions[i];",
+        "for (int64_t i = begin; i < end; ++i) {\n      const int64_t k = problem.regions[i];",
+        "for (int64_t i = end - 1; i >= begin; --i) {\n      const int64_t k = problem.regions[i];",
         KERNELS,
     ),
     Bug(
@@ -146,10 +147,10 @@ BUGS = [
         (f"{EDGE_CASES}::test_argmax_that_is_no_cell_is_ignored", *KERNELS),
     ),
     Bug(
-        "cells left over by the parts of a plane",
+        "cells left over by the slices of a plane",
         BACKWARD_PLAN,
-        "plan.task_cells = (sizes.num_cells + plan.num_parts - 1) / plan.num_parts;",
-        "plan.task_cells = std::max<int64_t>(1, sizes.num_cells / plan.num_parts);",
+        "plan.task_cells = divide_up(sizes.num_cells, plan.num_slices);",
+        "plan.task_cells = std::max<int64_t>(1, sizes.num_cells / plan.num_slices);",
         (f"{DETERMINISM}::test_same_bits_for_any_number_of_threads", *KERNELS),
     ),
     Bug(
@@ -190,8 +191,8 @@ BUGS = [
     Bug(
         "what is cleared first begins a cell late",
         BACKWARD,
-        "std::fill(grad_input_ + first, ",
-        "std::fill(grad_input_ + first + 1, ",
+        "std::fill(grad_input_ + begin, ",
+        "std::fill(grad_input_ + begin + 1, ",
         (f"{FORWARD_WAYS}::test_gradient_of_few_regions", *KERNELS),
     ),
     Bug(
