@@ -36,7 +36,7 @@ struct RoIPoolProblem {
   bool rois_are_double;           // else float
   bool channels_last;             // the memory format of maps, output and argmax alike
   int64_t num_rois;               // K
-  int64_t channels;               // C
+  int64_t num_channels;           // C
   int64_t pooled_height;          // PH
   int64_t pooled_width;           // PW
   int64_t output_region_stride;   // of output and argmax [K, C, PH, PW], in elements

@@ -54,7 +54,7 @@ Runs runs_of(const LevelProblem& problem, const Task& task) {
   if (!problem.channels_last) {
     return {task.num_channels, problem.output_channel_stride, num_bins, 1, task.num_channels * num_bins, false};
   }
-  const bool all_channels = task.num_channels == problem.channels;
+  const bool all_channels = task.num_channels == problem.num_channels;
   const int64_t run_bins = all_channels ? std::min(kMaxRunBins, num_bins) : 1;
   return {divide_up(num_bins, run_bins), run_bins * problem.output_bin_stride,
           run_bins * task.num_channels,  task.num_channels,
@@ -162,7 +162,7 @@ class BackwardOfLevel {
   static BackwardSizes sizes_of(const LevelProblem& problem) {
     BackwardSizes sizes{};
     sizes.num_images = problem.num_images;
-    sizes.num_channels = problem.channels;
+    sizes.num_channels = problem.num_channels;
     sizes.num_cells = problem.maps.num_cells();
     sizes.num_regions = problem.num_regions();
     sizes.num_bins = problem.num_bins();
@@ -226,7 +226,7 @@ class BackwardOfLevel {
 
 template <typename scalar_t>
 void backward_level(const LevelProblem& problem, const scalar_t* grad_output, const int32_t* argmax) {
-  if (problem.num_images * problem.channels * problem.maps.num_cells() > 0) {
+  if (problem.num_images * problem.num_channels * problem.maps.num_cells() > 0) {
     BackwardOfLevel<scalar_t>(problem, grad_output, argmax).write_grad_input();
   }
 }

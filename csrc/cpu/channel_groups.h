@@ -45,9 +45,9 @@ class ChannelGroups {
   ChannelGroups(const LevelProblem& problem, scalar_t* output, int32_t* argmax)
       : problem_(problem), output_(output), argmax_(argmax) {}
 
-  int64_t num_groups() const { return divide_up(problem_.channels, kGroupChannels); }
+  int64_t num_groups() const { return divide_up(problem_.num_channels, kGroupChannels); }
   int64_t num_channels(int64_t group) const {
-    return std::min(kGroupChannels, problem_.channels - group * kGroupChannels);
+    return std::min(kGroupChannels, problem_.num_channels - group * kGroupChannels);
   }
 
   // Counts the lanes that a cell of the widest group takes.

@@ -17,7 +17,7 @@ namespace {
 ForwardSizes sizes_of(const LevelProblem& problem) {
   ForwardSizes sizes{};
   sizes.num_images = problem.num_images;
-  sizes.num_channels = problem.channels;
+  sizes.num_channels = problem.num_channels;
   sizes.map_height = problem.maps.height;
   sizes.map_width = problem.maps.width;
   sizes.num_regions = problem.num_regions();

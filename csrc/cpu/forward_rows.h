@@ -26,7 +26,7 @@ class RowForward {
 
   // Prepares whole planes, for all regions.
   void pool_from_whole_maps() const {
-    const int64_t num_planes = problem_.num_images * problem_.channels;
+    const int64_t num_planes = problem_.num_images * problem_.num_channels;
     const int64_t num_cells = problem_.maps.num_cells();
     const Scratch<lane_t> copies(reads_maps_directly() ? 0 : num_planes * num_cells);
     std::vector<PreparedPlane> planes(num_planes);
@@ -90,8 +90,8 @@ class RowForward {
 
   const scalar_t* input_of(int64_t plane) const {
     const FeatureMaps& maps = problem_.maps;
-    return static_cast<const scalar_t*>(maps.input) + plane / problem_.channels * maps.image_stride +
-           plane % problem_.channels * maps.channel_stride;
+    return static_cast<const scalar_t*>(maps.input) + plane / problem_.num_channels * maps.image_stride +
+           plane % problem_.num_channels * maps.channel_stride;
   }
 
   // Looks for special values in a part of a plane, and copies it first, unless `copy` is null.
@@ -132,9 +132,9 @@ class RowForward {
   template <typename PlaneFor>
   void pool_all(int64_t num_prepared_cells, const PlaneFor& plane_for) const {
     const int64_t work = problem_.num_bins() + num_prepared_cells / std::max<int64_t>(1, problem_.num_regions());
-    for_each_region_share(problem_, output_, argmax_, problem_.channels, work, [&] {
+    for_each_region_share(problem_, output_, argmax_, problem_.num_channels, work, [&] {
       return [&, worker = Worker(problem_)](const RegionBins& bins, int64_t image, int64_t k, int64_t c) mutable {
-        const PreparedPlane plane = plane_for(worker, bins, image * problem_.channels + c);
+        const PreparedPlane plane = plane_for(worker, bins, image * problem_.num_channels + c);
         if (plane.by_rows) {
           pool_channel(worker, bins, plane, k, c);
         } else {

@@ -19,7 +19,7 @@ void gather_region(const RoIPoolProblem& problem, int64_t k, const int32_t* argm
     return;
   }
   const auto* input = static_cast<const scalar_t*>(maps.input) + image * maps.image_stride;
-  for (int64_t c = 0; c < problem.channels; ++c) {
+  for (int64_t c = 0; c < problem.num_channels; ++c) {
     const scalar_t* plane = input + c * maps.channel_stride;
     for (int64_t bin_index = 0; bin_index < problem.num_bins(); ++bin_index) {
       const int64_t i =

@@ -1,3 +1,4 @@
+// Scatters gradients to the cells that argmax names, in the order that fixes every bit.
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -48,7 +49,7 @@ struct MapPart {
       : image(block / plan.num_parts / plan.num_groups),
         first_channel(block / plan.num_parts % plan.num_groups * plan.num_channels),
         first_cell(static_cast<int32_t>(block % plan.num_parts * plan.num_cells)) {
-    const int64_t channels_left = problem.channels - first_channel;
+    const int64_t channels_left = problem.num_channels - first_channel;
     const auto cells_left = static_cast<int32_t>(maps.num_cells()) - first_cell;
     num_channels = channels_left < plan.num_channels ? static_cast<int>(channels_left) : plan.num_channels;
     num_cells = cells_left < plan.num_cells ? cells_left : plan.num_cells;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "arithmetic.h"
 #include "cuda/device_limits.h"
 #include "host_device.h"
 #include "problem.h"
@@ -17,7 +18,7 @@ constexpr int kStepsAhead = 4;         // steps of a warp that are prepared toge
 static_assert(kBatchGradients / kWarps % (kWarp * kStepsAhead) == 0);
 
 // The bins that are listed together are counted in 32 bits, and so is the end of their last batch.
-constexpr int64_t kMostListedBins = UINT32_MAX - kBatchGradients;
+constexpr int64_t kMaxListedBins = UINT32_MAX - kBatchGradients;
 
 // Describes how blocks share out the maps of one level. A block owns some channels and cells of one image: it sums
 // their gradients in shared memory, one warp to a channel, and writes each once. Its shared memory:
@@ -58,10 +59,10 @@ inline ScatterPlan plan_scatter(const RoIPoolProblem& problem, const FeatureMaps
   const int64_t sum_bytes =
       with_dtype(problem.dtype, [](auto zero) -> int64_t { return sizeof(wide_t<decltype(zero)>); });
   const int64_t num_cells = maps.num_cells();
-  const int64_t most_sums = (device.shared_bytes - scatter_shared_bytes(0, sum_bytes)) / sum_bytes;
+  const int64_t max_sums = (device.shared_bytes - scatter_shared_bytes(0, sum_bytes)) / sum_bytes;
   const auto has_too_many_channels = [&](int num_channels) {
-    const int64_t num_blocks = problem.num_images * divide_up(problem.channels, num_channels);
-    return num_channels * num_cells > most_sums ||
+    const int64_t num_blocks = problem.num_images * divide_up(problem.num_channels, num_channels);
+    return num_channels * num_cells > max_sums ||
            (!problem.channels_last && num_blocks < 2 * device.num_multiprocessors);
   };
   ScatterPlan plan{};
@@ -70,16 +71,16 @@ inline ScatterPlan plan_scatter(const RoIPoolProblem& problem, const FeatureMaps
     plan.num_channels /= 2;
   }
   plan.batch_bins = kBatchGradients / plan.num_channels;
-  plan.num_groups = divide_up(problem.channels, plan.num_channels);
-  const int64_t fewest_parts = divide_up(num_cells, std::max<int64_t>(1, most_sums / plan.num_channels));
-  plan.num_cells = static_cast<int32_t>(divide_up(num_cells, std::max<int64_t>(1, fewest_parts)));
+  plan.num_groups = divide_up(problem.num_channels, plan.num_channels);
+  const int64_t min_parts = divide_up(num_cells, std::max<int64_t>(1, max_sums / plan.num_channels));
+  plan.num_cells = static_cast<int32_t>(divide_up(num_cells, std::max<int64_t>(1, min_parts)));
   plan.num_parts = divide_up(num_cells, std::max<int64_t>(1, plan.num_cells));
   plan.shared_bytes = scatter_shared_bytes(static_cast<int64_t>(plan.num_channels) * plan.num_cells, sum_bytes);
   // Where kThreads regions have too many bins for 32 bits, fewer regions are listed together. Where one region has too
   // many, its bins are listed piece by piece.
   const int64_t num_bins = std::max<int64_t>(1, problem.num_bins());
-  plan.scanned_regions = static_cast<int>(std::clamp<int64_t>(kMostListedBins / num_bins, 1, kThreads));
-  plan.piece_bins = static_cast<uint32_t>(std::min(num_bins, kMostListedBins));
+  plan.scanned_regions = static_cast<int>(std::clamp<int64_t>(kMaxListedBins / num_bins, 1, kThreads));
+  plan.piece_bins = static_cast<uint32_t>(std::min(num_bins, kMaxListedBins));
   plan.num_pieces = static_cast<uint32_t>(divide_up(num_bins, plan.piece_bins));
   return plan;
 }

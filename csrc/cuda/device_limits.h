@@ -2,20 +2,16 @@
 // launches (forward.h, backward.h) can be tested by any C++ compiler.
 #pragma once
 
-#include <cstdint>
-
 namespace roipool::cuda {
 
-constexpr int kWarp = 32;           // threads that execute an instruction together
-constexpr int kThreads = 256;       // threads of a block, unless a plan says otherwise
-constexpr int kMostThreads = 1024;  // threads that a block can have
-constexpr int kVectorBytes = 16;    // bytes that a thread can read or write by one instruction
+constexpr int kWarp = 32;          // threads that execute an instruction together
+constexpr int kThreads = 256;      // threads of a block, unless a plan says otherwise
+constexpr int kMaxThreads = 1024;  // threads that a block can have
+constexpr int kVectorBytes = 16;   // bytes that a thread can read or write by one instruction
 
 struct DeviceLimits {
   int shared_bytes = 0;  // shared memory that one block may have
   int num_multiprocessors = 0;
 };
-
-constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace roipool::cuda

@@ -1,3 +1,4 @@
+// Pools on CUDA devices, in the way that forward.h chooses.
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -17,7 +18,7 @@ namespace {
 
 template <bool kArgmax, typename scalar_t>
 cudaError_t launch_contiguous(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax, cudaStream_t stream) {
-  const Tiling tiling(problem.num_rois, problem.channels, problem.num_bins());
+  const Tiling tiling(problem.num_rois, problem.num_channels, problem.num_bins());
   const auto kernel = problem.num_levels > 1 ? forward_contiguous_kernel<true, kArgmax, scalar_t>
                                              : forward_contiguous_kernel<false, kArgmax, scalar_t>;
   return launch(kernel, tiling.blocks(), tiling.num_threads(), 0, stream, problem, tiling,
@@ -27,11 +28,11 @@ cudaError_t launch_contiguous(const RoIPoolProblem& problem, scalar_t* output, i
 template <bool kArgmax, int kVectorSize, typename scalar_t>
 cudaError_t launch_channels_last(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax,
                                  cudaStream_t stream) {
-  const Tiling tiling(problem.num_rois, problem.num_bins(), problem.channels / kVectorSize);
+  const Tiling tiling(problem.num_rois, problem.num_bins(), problem.num_channels / kVectorSize);
   const auto kernel = problem.num_levels > 1 ? forward_channels_last_kernel<true, kArgmax, kVectorSize, scalar_t>
                                              : forward_channels_last_kernel<false, kArgmax, kVectorSize, scalar_t>;
-  return launch(kernel, tiling.blocks(), tiling.num_threads(), tiling.runs_per_block * sizeof(BinRect), stream, problem,
-                tiling, Divider(problem.pooled_width), output, argmax);
+  return launch(kernel, tiling.blocks(), tiling.num_threads(), tiling.runs_per_block * sizeof(CellRectangle), stream,
+                problem, tiling, Divider(problem.pooled_width), output, argmax);
 }
 
 // Returns whether all maps and the output begin at multiples of kVectorBytes. A slice of a larger tensor may not.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "arithmetic.h"
 #include "cuda/device_limits.h"
 #include "cuda/forward_shared_memory.h"
 #include "host_device.h"
@@ -38,17 +39,17 @@ struct ForwardPlan {
 };
 
 // A plane pays to be copied where there are at least so many bins to pool for each of its cells.
-constexpr int64_t kLeastBinsPerCell = 1;
-// Cells are numbered by ShortCellRange.
-constexpr int64_t kMostSharedCells = INT16_MAX;
+constexpr int64_t kMinBinsPerCell = 1;
+// ShortCellRange bounds cells in 16 bits.
+constexpr int64_t kMaxSharedCells = INT16_MAX;
 // With more blocks on a multiprocessor, each would have fewer than 256 threads.
-constexpr int64_t kMostBlocksPerMultiprocessor = 4;
+constexpr int64_t kMaxBlocksPerMultiprocessor = 4;
 // With so many threads on a multiprocessor, each has 64 registers.
 constexpr int64_t kThreadsPerMultiprocessor = 1024;
 // The system takes so many bytes of shared memory for each block.
 constexpr int64_t kReservedSharedBytes = 1024;
 // With fewer blocks than one for every two multiprocessors, more than half of the device would be idle.
-constexpr int64_t kMostMultiprocessorsPerBlock = 2;
+constexpr int64_t kMaxMultiprocessorsPerBlock = 2;
 
 inline int64_t channels_per_vector(DType dtype) {
   return with_dtype(dtype, [](auto zero) { return static_cast<int64_t>(kVectorBytes / sizeof(zero)); });
@@ -57,8 +58,8 @@ inline int64_t channels_per_vector(DType dtype) {
 // Returns whether planes fit in the shared memory of a block, and the counts in what SharedForwardLists has for them.
 inline bool can_use_shared_memory(const RoIPoolProblem& problem, const DeviceLimits& device) {
   const int64_t num_cells = problem.levels[0].num_cells();
-  return problem.num_levels == 1 && problem.channels >= channels_per_vector(problem.dtype) && num_cells > 0 &&
-         num_cells <= kMostSharedCells && shared_forward_bytes(num_cells) <= device.shared_bytes &&
+  return problem.num_levels == 1 && problem.num_channels >= channels_per_vector(problem.dtype) && num_cells > 0 &&
+         num_cells <= kMaxSharedCells && shared_forward_bytes(num_cells) <= device.shared_bytes &&
          problem.pooled_height < kPlacedRanges && problem.pooled_height + problem.pooled_width <= kPlacedRanges &&
          problem.num_rois <= UINT32_MAX;
 }
@@ -69,11 +70,11 @@ inline SharedForwardPlan plan_shared_forward(const RoIPoolProblem& problem, cons
   const int64_t num_cells = problem.levels[0].num_cells();
   SharedForwardPlan plan{};
   plan.shared_bytes = shared_forward_bytes(num_cells);
-  plan.num_groups = divide_up(problem.channels, channels_per_vector(problem.dtype));
-  const int64_t fitting = std::min(kMostBlocksPerMultiprocessor, (device.shared_bytes + kReservedSharedBytes) /
-                                                                     (plan.shared_bytes + kReservedSharedBytes));
+  plan.num_groups = divide_up(problem.num_channels, channels_per_vector(problem.dtype));
+  const int64_t fitting = std::min(kMaxBlocksPerMultiprocessor, (device.shared_bytes + kReservedSharedBytes) /
+                                                                    (plan.shared_bytes + kReservedSharedBytes));
   const int64_t most_shares =
-      problem.num_rois * problem.num_bins() / (kLeastBinsPerCell * problem.num_images * num_cells);
+      problem.num_rois * problem.num_bins() / (kMinBinsPerCell * problem.num_images * num_cells);
   plan.num_shares = std::clamp<int64_t>(fitting * device.num_multiprocessors / (problem.num_images * plan.num_groups),
                                         1, most_shares);
   const int64_t at_once = std::min(fitting, divide_up(plan.num_blocks(problem), device.num_multiprocessors));
@@ -85,14 +86,14 @@ inline SharedForwardPlan plan_shared_forward(const RoIPoolProblem& problem, cons
 // without may_use_shared_memory, maps are read where they lie.
 inline ForwardPlan plan_forward(const RoIPoolProblem& problem, const DeviceLimits& device, bool is_aligned,
                                 bool may_use_shared_memory) {
-  const bool has_vectors = is_aligned && problem.channels % channels_per_vector(problem.dtype) == 0;
+  const bool has_vectors = is_aligned && problem.num_channels % channels_per_vector(problem.dtype) == 0;
   const bool has_enough_bins =
       problem.num_images > 0 &&
-      problem.num_rois * problem.num_bins() >= kLeastBinsPerCell * problem.num_images * problem.levels[0].num_cells();
+      problem.num_rois * problem.num_bins() >= kMinBinsPerCell * problem.num_images * problem.levels[0].num_cells();
   if (may_use_shared_memory && has_enough_bins && (has_vectors || !problem.channels_last) &&
       can_use_shared_memory(problem, device)) {
     const SharedForwardPlan shared = plan_shared_forward(problem, device);
-    if (kMostMultiprocessorsPerBlock * shared.num_blocks(problem) >= device.num_multiprocessors) {
+    if (kMaxMultiprocessorsPerBlock * shared.num_blocks(problem) >= device.num_multiprocessors) {
       return {ForwardWay::kSharedMemory, shared};
     }
   }

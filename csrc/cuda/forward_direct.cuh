@@ -22,7 +22,7 @@ constexpr int kDirectForwardBlocks = 3;
 // Pools the cells of a bin. `map` points to the first of the vector's channels, in the image of the region.
 template <int kVectorSize, typename scalar_t>
 __device__ Maxima<scalar_t, kVectorSize> pool_cells(const FeatureMaps& maps, const scalar_t* map, int64_t cell_stride,
-                                                    const BinRect& bin) {
+                                                    const CellRectangle& bin) {
   Maxima<scalar_t, kVectorSize> maxima;
   if (bin.empty()) {
     return maxima;
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kThreads, kDirectForwardBlocks)
       return;
     }
     const FeatureMaps& maps = maps_of_region<kPyramid>(problem, tile.k);
-    const BinRect bin = locate_bin(problem, maps, pooled_width, tile.k, tile.position);
+    const CellRectangle bin = place_bin(problem, maps, pooled_width, tile.k, tile.position);
     const int64_t image = bin.empty() ? 0 : problem.image_of_region(tile.k);
     const scalar_t* map = static_cast<const scalar_t*>(maps.input) + image * maps.image_stride;
     for (int64_t c = tile.run; c < tile.end_run; c += tiling.runs_at_once) {
@@ -87,11 +87,11 @@ template <bool kPyramid, bool kArgmax, int kVectorSize, typename scalar_t>
 __global__ void __launch_bounds__(kThreads, kDirectForwardBlocks)
     forward_channels_last_kernel(const RoIPoolProblem problem, const Tiling tiling, const Divider pooled_width,
                                  scalar_t* output, int32_t* argmax) {
-  BinRect* bins = reinterpret_cast<BinRect*>(shared_memory);  // [runs_per_block]
+  CellRectangle* bins = reinterpret_cast<CellRectangle*>(shared_memory);  // [runs_per_block]
   for_each_tile(tiling, [&](const Tile& tile) {
     const FeatureMaps& maps = maps_of_region<kPyramid>(problem, tile.k);
     for (int64_t bin_index = tile.first_run + threadIdx.x; bin_index < tile.end_run; bin_index += blockDim.x) {
-      bins[bin_index - tile.first_run] = locate_bin(problem, maps, pooled_width, tile.k, bin_index);
+      bins[bin_index - tile.first_run] = place_bin(problem, maps, pooled_width, tile.k, bin_index);
     }
     __syncthreads();
     const int64_t image = problem.image_of_region(tile.k);

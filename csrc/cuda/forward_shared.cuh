@@ -65,7 +65,7 @@ class SharedForward {
   __device__ void copy_group() const {
     const scalar_t* map =
         static_cast<const scalar_t*>(maps_.input) + image_ * maps_.image_stride + first_channel_ * maps_.channel_stride;
-    if (copy_planes<kArgmax>(maps_, problem_.channels_last, map, problem_.channels - first_channel_, cells_)) {
+    if (copy_planes<kArgmax>(maps_, problem_.channels_last, map, problem_.num_channels - first_channel_, cells_)) {
       lists_.needs_rule = 1;
     }
   }
@@ -106,7 +106,7 @@ class SharedForward {
       for (int32_t i = threadIdx.x; i < num_regions * num_ranges; i += blockDim.x) {
         const int32_t region_index = by_ranges.divide(i);
         lists_.ranges[i] = problem_.with_roi(region_at(begin + region_index), [&](const auto* roi) {
-          return locate_bin_range(problem_, maps_, roi, i - region_index * num_ranges);
+          return place_bin_range(problem_, maps_, roi, i - region_index * num_ranges);
         });
       }
       __syncthreads();
@@ -185,7 +185,7 @@ class SharedForward {
       }
       return;
     }
-    for (int c = 0; c < kVectorSize && first_channel_ + c < problem_.channels;
+    for (int c = 0; c < kVectorSize && first_channel_ + c < problem_.num_channels;
          ++c, to += problem_.output_channel_stride) {
       output[to] = maxima.values.values[c];
       if (kArgmax) {
@@ -208,7 +208,7 @@ class SharedForward {
 //
 //   output, argmax  [K, C, PH, PW]
 template <bool kArgmax, int kVectorSize, typename scalar_t>
-__global__ void __launch_bounds__(kMostThreads)
+__global__ void __launch_bounds__(kMaxThreads)
     forward_shared_kernel(const RoIPoolProblem problem, const SharedForwardPlan plan, scalar_t* output,
                           int32_t* argmax) {
   const int64_t num_blocks = plan.num_blocks(problem);

@@ -22,7 +22,7 @@ __device__ bool copy_planes(const FeatureMaps& maps, bool is_channels_last, cons
                             AlignedVector<scalar_t, kVectorSize>* cells) {
   const auto num_cells = static_cast<int32_t>(maps.num_cells());
   bool needs_rule = false;
-  ROIPOOL_UNROLL(4)
+  ROIPOOL_UNROLL_BY(4)
   for (int32_t i = threadIdx.x; i < num_cells; i += blockDim.x) {
     AlignedVector<scalar_t, kVectorSize> cell{};
     if (is_channels_last) {

@@ -12,7 +12,7 @@ namespace roipool::cuda {
 constexpr int kListedRegions = 1024;  // regions that are pooled from one copy of the planes, at most
 constexpr int kScannedRegions = 512;  // regions that are looked at together, to list those of an image
 constexpr int kPlacedRanges = 512;    // rows and columns of bins that are placed together, at most
-constexpr int kMostMerges = 3;        // merges of squares of cells: the sides of the squares grow to 2, 4 and 8 cells
+constexpr int kMaxMerges = 3;         // merges of squares of cells: the sides of the squares grow to 2, 4 and 8 cells
 
 // Is a CellRange of a map that fits in shared memory.
 struct ShortCellRange {
@@ -28,8 +28,8 @@ struct SharedForwardLists {
   uint16_t by_num_merges[kListedRegions];  // indices of `regions`, those with the fewest merges first
   uint8_t num_merges[kListedRegions];      // how many merges the bins of a region allow
   int32_t num_listed;                      // elements of `regions`
-  int32_t num_regions[kMostMerges + 1];    // regions for each number of merges
-  int32_t num_sorted[kMostMerges + 1];     // those of them that are in by_num_merges already
+  int32_t num_regions[kMaxMerges + 1];     // regions for each number of merges
+  int32_t num_sorted[kMaxMerges + 1];      // those of them that are in by_num_merges already
   int32_t needs_rule;                      // whether replaces() must decide: see copy_planes()
 };
 

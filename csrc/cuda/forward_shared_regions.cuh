@@ -19,7 +19,7 @@ __device__ inline int64_t list_regions_of_share(const RoIPoolProblem& problem, i
     lists.num_listed = 0;
     lists.needs_rule = 0;
   }
-  if (threadIdx.x <= kMostMerges) {
+  if (threadIdx.x <= kMaxMerges) {
     lists.num_regions[threadIdx.x] = 0;
     lists.num_sorted[threadIdx.x] = 0;
   }
@@ -44,13 +44,13 @@ __device__ inline int64_t list_regions_of_share(const RoIPoolProblem& problem, i
 
 // Returns the least height and width of a region's bins that have a cell; 0 where none has.
 template <typename T>
-__device__ int32_t least_bin_side(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi) {
+__device__ int32_t min_bin_side(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi) {
   Axis<T> x;
   Axis<T> y;
   if (!place_axes(problem, maps, roi, &x, &y)) {
     return 0;
   }
-  const auto least_side = [](const Axis<T>& axis, int64_t num_bins) {
+  const auto min_side = [](const Axis<T>& axis, int64_t num_bins) {
     int32_t side = 0;
     for (int64_t i = 0; i < num_bins; ++i) {
       const CellRange cells = axis.bin_cells(i);
@@ -60,8 +60,8 @@ __device__ int32_t least_bin_side(const RoIPoolProblem& problem, const FeatureMa
     }
     return side;
   };
-  const int32_t height = least_side(y, problem.pooled_height);
-  const int32_t width = least_side(x, problem.pooled_width);
+  const int32_t height = min_side(y, problem.pooled_height);
+  const int32_t width = min_side(x, problem.pooled_width);
   return height < width ? height : width;
 }
 
@@ -73,8 +73,8 @@ __device__ void sort_by_num_merges(const RoIPoolProblem& problem, const FeatureM
     uint8_t num_merges = 0;
     if (!kArgmax) {
       const int32_t side =
-          problem.with_roi(lists.regions[i], [&](const auto* roi) { return least_bin_side(problem, maps, roi); });
-      while (num_merges < kMostMerges && (2 << num_merges) <= side) {
+          problem.with_roi(lists.regions[i], [&](const auto* roi) { return min_bin_side(problem, maps, roi); });
+      while (num_merges < kMaxMerges && (2 << num_merges) <= side) {
         ++num_merges;
       }
     }
@@ -93,8 +93,8 @@ __device__ void sort_by_num_merges(const RoIPoolProblem& problem, const FeatureM
 
 // Locates row i of a region's bins, or column i - PH.
 template <typename T>
-__device__ ShortCellRange locate_bin_range(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi,
-                                           int64_t i) {
+__device__ ShortCellRange place_bin_range(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi,
+                                          int64_t i) {
   Axis<T> x;
   Axis<T> y;
   if (!place_axes(problem, maps, roi, &x, &y)) {

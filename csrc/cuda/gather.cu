@@ -1,3 +1,4 @@
+// Picks the values that argmax names.
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -35,8 +36,8 @@ __global__ void __launch_bounds__(kThreads)
 
 template <typename scalar_t>
 cudaError_t launch_gather(const RoIPoolProblem& problem, const int32_t* argmax, scalar_t* output, cudaStream_t stream) {
-  const Tiling tiling = problem.channels_last ? Tiling(problem.num_rois, problem.num_bins(), problem.channels)
-                                              : Tiling(problem.num_rois, problem.channels, problem.num_bins());
+  const Tiling tiling = problem.channels_last ? Tiling(problem.num_rois, problem.num_bins(), problem.num_channels)
+                                              : Tiling(problem.num_rois, problem.num_channels, problem.num_bins());
   const auto kernel = problem.num_levels > 1 ? gather_kernel<true, scalar_t> : gather_kernel<false, scalar_t>;
   return launch(kernel, tiling.blocks(), tiling.num_threads(), 0, stream, problem, tiling, argmax, output);
 }

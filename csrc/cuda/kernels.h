@@ -1,6 +1,11 @@
 // Declares what CUDA devices offer the operators: kernels over a problem, launched on a stream. Knows no torch.
 //
-// Maps, outputs and argmax are on the current device, dense in the memory format of the problem.
+// Maps, outputs and argmax are on the current device, dense in the memory format of the problem. They may have more
+// than 2^31 elements, so that pointers advance in 64 bits; the cells of a plane, of which there are fewer, are counted
+// in 32.
+//
+// Words: a channel group is some adjacent channels that are worked on together; each kernel says how many. A share is
+// the regions that one block pools. A merge makes squares of cells, each one its maximum, twice as high and wide.
 #pragma once
 
 #include <cuda_runtime.h>

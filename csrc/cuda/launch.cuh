@@ -11,9 +11,9 @@
 
 #ifdef __CUDACC__
 #define ROIPOOL_PRAGMA(text) _Pragma(#text)
-#define ROIPOOL_UNROLL(count) ROIPOOL_PRAGMA(unroll count)
+#define ROIPOOL_UNROLL_BY(count) ROIPOOL_PRAGMA(unroll count)
 #else
-#define ROIPOOL_UNROLL(count)
+#define ROIPOOL_UNROLL_BY(count)
 #endif
 
 namespace roipool::cuda {

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "cuda/divider.cuh"
+#include "geometry.h"
 #include "problem.h"
 
 namespace roipool::cuda {
@@ -17,28 +18,20 @@ __device__ const FeatureMaps& maps_of_region(const RoIPoolProblem& problem, int6
   return problem.levels[kPyramid ? problem.level_of_region(k) : 0];
 }
 
-// Names the cells of one bin.
-struct BinRect {
-  CellRange rows;
-  CellRange columns;
-
-  __device__ bool empty() const { return rows.empty() || columns.empty(); }
-};
-
 template <typename T>
-__device__ BinRect locate_bin(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi, int64_t p,
-                              int64_t q) {
+__device__ CellRectangle place_bin(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi, int64_t p,
+                                   int64_t q) {
   Axis<T> x;
   Axis<T> y;
-  return place_axes(problem, maps, roi, &x, &y) ? BinRect{y.bin_cells(p), x.bin_cells(q)} : BinRect{};
+  return place_axes(problem, maps, roi, &x, &y) ? CellRectangle{y.bin_cells(p), x.bin_cells(q)} : CellRectangle{};
 }
 
-// Locates a bin of region k in the maps of its level.
-__device__ inline BinRect locate_bin(const RoIPoolProblem& problem, const FeatureMaps& maps,
-                                     const Divider& pooled_width, int64_t k, int64_t bin_index) {
+// Places a bin of region k in the maps of its level.
+__device__ inline CellRectangle place_bin(const RoIPoolProblem& problem, const FeatureMaps& maps,
+                                          const Divider& pooled_width, int64_t k, int64_t bin_index) {
   const int64_t p = pooled_width.divide(bin_index);
   const int64_t q = bin_index - p * problem.pooled_width;
-  return problem.with_roi(k, [&](const auto* roi) { return locate_bin(problem, maps, roi, p, q); });
+  return problem.with_roi(k, [&](const auto* roi) { return place_bin(problem, maps, roi, p, q); });
 }
 
 }  // namespace roipool::cuda

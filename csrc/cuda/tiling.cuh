@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "arithmetic.h"
 #include "cuda/device_limits.h"
 #include "cuda/launch.cuh"
 

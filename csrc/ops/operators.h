@@ -39,7 +39,7 @@ inline RoIPoolProblem make_problem(const Shape& output_sizes, ScalarType dtype, 
   problem.rois_are_double = rois.scalar_type() == ScalarType::Double;
   problem.channels_last = channels_last;
   problem.num_rois = num_rois;
-  problem.channels = channels;
+  problem.num_channels = channels;
   problem.pooled_height = pooled_height;
   problem.pooled_width = pooled_width;
   problem.output_region_stride = channels * problem.num_bins();
@@ -55,9 +55,9 @@ inline FeatureMaps& add_level(RoIPoolProblem& problem, int64_t height, int64_t w
   maps.height = height;
   maps.width = width;
   maps.spatial_scale = pyramid.spatial_scales[index];
-  maps.image_stride = problem.channels * maps.num_cells();
+  maps.image_stride = problem.num_channels * maps.num_cells();
   maps.channel_stride = problem.channels_last ? 1 : maps.num_cells();
-  maps.cell_stride = problem.channels_last ? problem.channels : 1;
+  maps.cell_stride = problem.channels_last ? problem.num_channels : 1;
   if (index > 0) {
     const double first_level = std::nearbyint(-std::log2(pyramid.spatial_scales[0]));
     const auto bound = problem.rois_are_double ? level_bound<double> : level_bound<float>;

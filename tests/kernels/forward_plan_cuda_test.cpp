@@ -20,7 +20,7 @@ RoIPoolProblem problem_of(int64_t num_images, int64_t channels, int64_t height, 
   problem.dtype = DType::kFloat32;
   problem.num_levels = 1;
   problem.num_images = num_images;
-  problem.channels = channels;
+  problem.num_channels = channels;
   problem.levels[0].height = height;
   problem.levels[0].width = width;
   problem.num_rois = num_rois;

@@ -19,7 +19,7 @@ CHECK = HERE / "check.py"
 HARMLESS = {
     "no change": None,
     "few bins are listed together": CudaBug(
-        "cuda/backward.h", r"kMostListedBins = UINT32_MAX - kBatchGradients;", "kMostListedBins = 50;"
+        "cuda/backward.h", r"kMaxListedBins = UINT32_MAX - kBatchGradients;", "kMaxListedBins = 50;"
     ),
 }
 CHANGES = HARMLESS | BUGS

@@ -28,7 +28,7 @@ IN_DIRECT_FORWARDS = {
     "NaN is skipped": (DIRECT, r"replaces\(value, best\[i\]\)", "value > best[i]"),
     "a bin in the map of another level": (
         DIRECT,
-        r"maps_of_region<kPyramid>(.*;\s*const BinRect bin)",
+        r"maps_of_region<kPyramid>(.*;\s*const CellRectangle bin)",
         r"maps_of_region<false>\1",
     ),
     "a vector in the map of another level": (
@@ -70,7 +70,7 @@ IN_FORWARD_FROM_SHARED_MEMORY = {
     "shared: only one turn": (SHARED, r"(block \+= )gridDim\.x", r"\1num_blocks"),
     "shared: the last channel of a group": (
         SHARED,
-        r"first_channel_ \+ c < (problem_\.channels)",
+        r"first_channel_ \+ c < (problem_\.num_channels)",
         r"first_channel_ + c + 1 < \1",
     ),
     "shared: no barrier before regions are listed": (
