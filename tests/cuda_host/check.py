@@ -70,12 +70,15 @@ def check_more_bins_than_cells():
         for kind in ["distinct", "ties", "nonfinite"]:
             x = layout(features((2, channels, 20, 30), dtype, seed=0, kind=kind))
             check_on_devices(x, random_rois(100, 2, 20.0, 30.0, seed=0, wild=True), (3, 4), 1.0)
-        zeros = torch.copysign(torch.zeros((), dtype=dtype), x)  # whose order shows, though none is greater
-        check_on_devices(zeros, random_rois(100, 2, 20.0, 30.0, seed=0, wild=True), (3, 4), 1.0)
     x = features((2, 4, 9, 9), torch.float32, seed=0)
     check_on_devices(x, random_rois(1100, 2, 9.0, 9.0, seed=0, wild=True), (1, 1), 1.0)
-    x = features((1, 4, 15, 15), torch.float32, seed=0)  # merged three times before anything is pooled
-    check_on_devices(x, torch.tensor([[0.0, 0, 0, 14, 14]]).expand(60, 5), (2, 2), 1.0)
+    # Squares are merged three times before anything is pooled; but not where the maxima are zeros of both signs, whose
+    # order shows though none is greater.
+    whole = torch.tensor([[0.0, 0, 0, 14, 14]]).expand(60, 5)
+    x = features((1, 16, 15, 15), torch.float32, seed=0)
+    zeros = torch.copysign(torch.zeros(()), features(x.shape, x.dtype, seed=1))
+    for each in [x, torch.where(x > 0, zeros, -1.0)]:
+        check_on_devices(each, whole, (2, 2), 1.0)
 
 
 check_more_bins_than_cells()
