@@ -15,7 +15,7 @@ TORCH_HEADERS = [flag for path in cpp_extension.include_paths() for flag in ["-i
 TORCH_LIBRARIES = [f"-L{path}" for path in cpp_extension.library_paths()] + ["-ltorch", "-ltorch_cpu"]
 # The oldest torch whose stable ABI the library needs, as in setup.py.
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"
-COMPILER = os.environ.get("CXX", "c++")
+COMPILER = shlex.split(os.environ.get("CXX", "c++"))
 
 
 def digest_of(command: Sequence[str], files: Sequence[Path]) -> str:
@@ -25,14 +25,14 @@ def digest_of(command: Sequence[str], files: Sequence[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def compile_object(compiler: str, flags: Sequence[str], source: Path, folder: Path, root: Path) -> Path:
+def compile_object(compiler: Sequence[str], flags: Sequence[str], source: Path, folder: Path, root: Path) -> Path:
     """Returns the object of one source, a path below `root`, where the compiler runs.
 
     Objects are kept in `folder` under a digest of all that they were made of: the command, the source and the headers
     that it includes. Processes may share the folder.
     """
     language = ["-x", "c++"] if source.suffix == ".cu" else []
-    command = [compiler, *flags, *language, "-c", str(source)]
+    command = [*compiler, *flags, *language, "-c", str(source)]
     name = f"{source.stem}-{digest_of([*command, torch.__version__], [])}"
     dependencies = folder / f"{name}.d"
 
@@ -54,13 +54,21 @@ def compile_objects(
     sources: Sequence[Path],
     folder: Path,
     root: Path,
-    compiler: str = COMPILER,
+    compiler: Sequence[str] = COMPILER,
     jobs: int | None = None,
 ) -> list[Path]:
     """Returns the objects of all sources; as many compilers run at a time as `jobs` says, or as there are cores."""
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
         compilations = [pool.submit(compile_object, compiler, flags, source, folder, root) for source in sources]
         return [compilation.result() for compilation in compilations]
+
+
+def link_library(objects: Sequence[Path], library: Path, flags: Sequence[str] = ()) -> None:
+    """Links a library that needs torch. Processes that have loaded an older one of this name keep that."""
+    unfinished = library.with_name(f"{library.name}.{os.getpid()}")
+    command = [*COMPILER, "-shared", *flags, *map(str, objects), "-o", str(unfinished), *TORCH_LIBRARIES]
+    subprocess.run(command, check=True)
+    unfinished.replace(library)
 
 
 def cpu_sources(root: Path) -> list[Path]:

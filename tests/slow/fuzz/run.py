@@ -46,7 +46,7 @@ def clang() -> str:
 
 def build(folder: Path, flags: list[str]) -> Path:
     """Builds the fuzzer, and csrc/ with these flags, which the fuzzer itself does not need."""
-    compiler = clang()
+    compiler = [clang()]
     common = ["-std=c++20", "-O2", "-g", "-ffp-contract=off", f"-I{ROOT / 'csrc'}", *TORCH_HEADERS]
     sources = [source for source in cpu_sources(ROOT) if not is_python_module(source)]
     objects = compile_objects([*common, STABLE_ABI, *flags], sources, folder, ROOT, compiler)
@@ -54,7 +54,7 @@ def build(folder: Path, flags: list[str]) -> Path:
     program = folder / "fuzz_operators"
     paths = [f"-Wl,-rpath,{path}" for path in cpp_extension.library_paths()]
     link = ["-Wl,--no-as-needed", *TORCH_LIBRARIES, "-lc10", *paths]
-    subprocess.run([compiler, "-fsanitize=fuzzer", *flags, *objects, "-o", program, *link], check=True)
+    subprocess.run([*compiler, "-fsanitize=fuzzer", *flags, *objects, "-o", program, *link], check=True)
     return program
 
 

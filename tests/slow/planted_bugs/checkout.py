@@ -12,7 +12,7 @@ from pathlib import Path
 import pybind11
 import pytest
 from bugs.bug import Bug
-from compilation import COMPILER, STABLE_ABI, TORCH_HEADERS, TORCH_LIBRARIES, compile_objects, cpu_sources
+from compilation import STABLE_ABI, TORCH_HEADERS, compile_objects, cpu_sources, link_library
 from forks import run_in_fork
 
 ROOT = Path(__file__).parents[3]
@@ -75,12 +75,9 @@ class Checkout:
         return compile_objects(FLAGS, sources, self.objects, self.folder, jobs=self.jobs)
 
     def build(self) -> None:
-        """Builds roipool._C where it is imported from. Processes that have loaded an older one keep that."""
+        """Builds roipool._C where it is imported from."""
         objects = [*self.compile([path for path in cpu_sources(self.folder) if path not in self.kept])]
-        module = self.folder / MODULE
-        module.unlink(missing_ok=True)
-        link = [COMPILER, "-shared", *objects, *self.kept.values(), "-o", module, *TORCH_LIBRARIES]
-        subprocess.run(link, check=True)
+        link_library([*objects, *self.kept.values()], self.folder / MODULE)
 
     def plant(self, bug: Bug) -> None:
         """Raises ValueError where there is nothing to plant the bug in, or what comes of it cannot be built."""
