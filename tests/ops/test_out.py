@@ -83,13 +83,13 @@ def test_out_that_shares_memory_with_the_input(device):
     expected = reference.roi_pool(x.cpu(), rois.cpu(), 4)
     roipool.roi_pool(x, rois, 4, out=x)
     assert_same_bits(x, expected)
-    memory = torch.arange(20.0, device=device)
-    roipool.roi_pool(memory[:16].view(1, 1, 4, 4), rois, 2, out=memory[10:14].view(1, 1, 2, 2))
-    assert memory[10:14].tolist() == [5, 6, 13, 14]
-    memory = torch.arange(20.0, device=device)
-    rois = torch.tensor([[0.0, 0, 0, 3, 3]], device=device)
-    roipool.roi_pool(memory[:16].view(1, 1, 4, 4), rois, 2, out=memory[15:19].view(1, 1, 2, 2))
-    assert memory[15:19].tolist() == [5, 7, 13, 15]  # the first lies where the last was read
+    # A map of one channel that is wide enough is read where it lies, by one region after the other. What the first one
+    # writes begins before the largest value of the map, or on it.
+    rois = torch.tensor([[0.0, 0, 0, 15, 3]], device=device).expand(2, 5)
+    for begin in [61, 63]:
+        memory = torch.arange(80.0, device=device)
+        roipool.roi_pool(memory[:64].view(1, 1, 4, 16), rois, 2, out=memory[begin : begin + 8].view(2, 1, 2, 2))
+        assert memory[begin : begin + 8].tolist() == 2 * [23, 31, 55, 63]
 
 
 def test_out_that_shares_memory_with_the_rois(device):
