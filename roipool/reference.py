@@ -15,7 +15,9 @@ def _round(values: Tensor) -> Tensor:
     return torch.where((values - whole).abs() >= 0.5, whole + values.sign(), whole)
 
 
-def _bin_cells(first: Tensor, last: Tensor, spatial_scale: float, extent: int, num_bins: int) -> tuple[Tensor, Tensor]:
+def _bin_cells(
+    first: Tensor, last: Tensor, spatial_scale: float, num_cells: int, num_bins: int
+) -> tuple[Tensor, Tensor]:
     """Returns lo and hi, both (K, num_bins): each bin between two corners (K,) in image pixels has cells lo .. hi-1."""
     scale = torch.tensor(spatial_scale, dtype=first.dtype)
     start = _round((first * scale).clamp(-(2.0**29), 2.0**29)).long()
@@ -25,7 +27,7 @@ def _bin_cells(first: Tensor, last: Tensor, spatial_scale: float, extent: int, n
     p = torch.arange(num_bins)
     lo = (p.to(first.dtype) * bin_size).floor().long() + start.unsqueeze(1)
     hi = ((p + 1).to(first.dtype) * bin_size).ceil().long() + start.unsqueeze(1)
-    return lo.clamp(0, extent), hi.clamp(0, extent)
+    return lo.clamp(0, num_cells), hi.clamp(0, num_cells)
 
 
 def _find_largest(values: Tensor) -> Tensor:

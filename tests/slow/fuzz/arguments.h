@@ -133,7 +133,7 @@ inline at::Tensor features(Bytes& bytes, at::IntArrayRef sizes, at::ScalarType d
 }
 
 // Makes regions near the map, or of any numbers.
-inline at::Tensor rois(Bytes& bytes, int64_t num_rois, int64_t num_images, double extent) {
+inline at::Tensor rois(Bytes& bytes, int64_t num_rois, int64_t num_images, double image_size) {
   const at::ScalarType dtype = bytes.pick(kRoiDtypes);
   at::Tensor tensor = uninitialised(bytes, {num_rois, 5}, dtype);
   if (bytes.one_in(4)) {
@@ -141,7 +141,7 @@ inline at::Tensor rois(Bytes& bytes, int64_t num_rois, int64_t num_images, doubl
     return tensor;
   }
   const bool whole = bytes.one_in(2);  // bins begin and end at whole numbers
-  const double farthest = extent < 1e30 ? 1.4 * extent + 2 : 1e30;
+  const double farthest = image_size < 1e30 ? 1.4 * image_size + 2 : 1e30;
   int64_t i = 0;
   for_each_element(tensor, [&](char* element) {
     const double fraction = static_cast<double>(bytes.random()) / std::minstd_rand::max();

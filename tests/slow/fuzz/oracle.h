@@ -47,18 +47,18 @@ T clamp_scaled(T scaled) {
   return scaled > limit ? limit : scaled < -limit ? -limit : scaled;
 }
 
-// Holds the cells first .. last-1 of each bin on one axis.
+// Returns the cells lo .. hi-1 of each bin on one axis.
 template <typename T>
-std::vector<std::pair<int64_t, int64_t>> windows(T low, T high, T scale, int64_t extent, int64_t num_bins) {
+std::vector<std::pair<int64_t, int64_t>> bin_cells(T low, T high, T scale, int64_t num_cells, int64_t num_bins) {
   const int64_t start = half_away_from_zero(clamp_scaled(low * scale));
   const int64_t end = half_away_from_zero(clamp_scaled(high * scale));
   const int64_t size = end - start + 1 > 1 ? end - start + 1 : 1;
-  const T bin = static_cast<T>(size) / static_cast<T>(num_bins);
-  const auto inside = [extent](int64_t cell) { return cell < 0 ? 0 : cell > extent ? extent : cell; };
+  const T bin_size = static_cast<T>(size) / static_cast<T>(num_bins);
+  const auto inside = [num_cells](int64_t cell) { return cell < 0 ? 0 : cell > num_cells ? num_cells : cell; };
   std::vector<std::pair<int64_t, int64_t>> result;
   for (int64_t p = 0; p < num_bins; ++p) {
-    result.emplace_back(inside(static_cast<int64_t>(std::floor(static_cast<T>(p) * bin)) + start),
-                        inside(static_cast<int64_t>(std::ceil(static_cast<T>(p + 1) * bin)) + start));
+    result.emplace_back(inside(static_cast<int64_t>(std::floor(static_cast<T>(p) * bin_size)) + start),
+                        inside(static_cast<int64_t>(std::ceil(static_cast<T>(p + 1) * bin_size)) + start));
   }
   return result;
 }
@@ -97,8 +97,8 @@ std::vector<int32_t> argmax(const Problem& problem, const T* rois) {
       continue;
     }
     const T scale = static_cast<T>(level.spatial_scale);
-    const auto rows = windows(roi[2], roi[4], scale, level.height, problem.pooled_height);
-    const auto columns = windows(roi[1], roi[3], scale, level.width, problem.pooled_width);
+    const auto rows = bin_cells(roi[2], roi[4], scale, level.height, problem.pooled_height);
+    const auto columns = bin_cells(roi[1], roi[3], scale, level.width, problem.pooled_width);
     for (int64_t c = 0; c < problem.channels; ++c) {
       const double* plane = level.values + (region.image * problem.channels + c) * level.height * level.width;
       for (const auto& [top, bottom] : rows) {

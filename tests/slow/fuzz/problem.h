@@ -110,16 +110,16 @@ inline Problem problem(Bytes& bytes) {
       side(elements, oracle_problem.num_images * oracle_problem.channels * num_levels, elements > 2000 ? 40 : 14);
   oracle_problem.pooled_height = bytes.in(1, most_bins);
   oracle_problem.pooled_width = bytes.in(1, most_bins);
-  double extent = 1;
+  double image_size = 1;
   for (int64_t i = 0; i < num_levels; ++i) {
     const int64_t height = bytes.in(0, most_cells);
     const int64_t width = bytes.in(0, most_cells);
     problem.spatial_scales.push_back(scale(bytes));
     problem.inputs.push_back(
         features(bytes, {oracle_problem.num_images, oracle_problem.channels, height, width}, problem.dtype));
-    extent = std::max(extent, static_cast<double>(std::max(height, width)) / problem.spatial_scales.back());
+    image_size = std::max(image_size, static_cast<double>(std::max(height, width)) / problem.spatial_scales.back());
   }
-  problem.rois = rois(bytes, oracle_problem.num_rois, oracle_problem.num_images, extent);
+  problem.rois = rois(bytes, oracle_problem.num_rois, oracle_problem.num_images, image_size);
   problem.sizes_ = {oracle_problem.num_rois, oracle_problem.channels, oracle_problem.pooled_height,
                     oracle_problem.pooled_width};
   for (int64_t i = 0; i < num_levels; ++i) {
