@@ -187,4 +187,4 @@ def test_a_wheel_is_built_outside_the_tree(tmp_path):
     assert sorted(tree.rglob("*")) == before
     (wheel,) = (tmp_path / "dist").iterdir()
     modules = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")}
-    assert modules == {str(path.relative_to(tree)) for path in (tree / "roipool").glob("*.py")}
+    assert modules == {str(path.relative_to(tree)) for path in (tree / "roipool").rglob("*.py")}
