@@ -6,10 +6,6 @@
 #include <cstdint>
 #include <exception>
 
-#if defined(__SANITIZE_THREAD__)
-#include <sanitizer/tsan_interface.h>
-#endif
-
 namespace roipool::cpu {
 
 // ---- What the program provides: torch's threads, in register.cpp.
@@ -19,34 +15,22 @@ int64_t num_threads();
 using LoopFunction = void (*)(const void* context, int64_t begin, int64_t end);
 
 // Calls body(context, begin, end) in parallel for ranges begin .. end-1 that make up 0 .. size-1, of at least `grain`
-// indices each. The body throws nothing.
+// indices each. Threads see what was done before the loop, and what they do is seen by what follows it. The body throws
+// nothing.
 void run_loop(int64_t size, int64_t grain, LoopFunction body, const void* context);
 
 // ---- What the kernels use.
 
-// Tells ThreadSanitizer what the program's threads put in order: it does not see into torch's OpenMP, which was built
-// without it.
-#if defined(__SANITIZE_THREAD__)
-inline void acquire(void* at) { __tsan_acquire(at); }
-inline void release(void* at) { __tsan_release(at); }
-#else
-inline void acquire(void*) {}
-inline void release(void*) {}
-#endif
-
-// Calls the function of a parallel loop for one range after the other. Threads see what was done before the loop, and
-// what they do is seen by what follows it. No exception leaves a thread: the first one is kept.
+// Calls the function of a parallel loop for one range after the other. No exception leaves a thread: the first one is
+// kept.
 template <typename Function>
 struct LoopBody {
   const Function& function;
   mutable std::atomic<bool> has_failed{false};
   mutable std::exception_ptr exception{};
-  mutable char fork = 0;
-  mutable char join = 0;
 
   static void call(const void* context, int64_t begin, int64_t end) {
     const auto& body = *static_cast<const LoopBody*>(context);
-    acquire(&body.fork);
     try {
       body.function(begin, end);
     } catch (...) {
@@ -54,7 +38,6 @@ struct LoopBody {
         body.exception = std::current_exception();
       }
     }
-    release(&body.join);
   }
 };
 
@@ -63,9 +46,7 @@ struct LoopBody {
 template <typename Function>
 void parallel_for(int64_t size, int64_t grain, const Function& function) {
   const LoopBody<Function> body{function};
-  release(&body.fork);
   run_loop(size, grain, &LoopBody<Function>::call, &body);
-  acquire(&body.join);
   if (body.exception) {
     std::rethrow_exception(body.exception);
   }
