@@ -1,9 +1,9 @@
 """Compiles and runs tests that are C++ programs: of what can be tested without torch and without CUDA."""
 
-import os
-import shlex
 import subprocess
 from pathlib import Path
+
+from compilation import COMPILER
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
@@ -13,7 +13,6 @@ FLAGS = ["-std=c++17", "-O0", "-Wall", "-Wextra", "-Werror", f"-I{CSRC}", f"-I{H
 def run_cpp_test(source: Path, folder: Path) -> None:
     """Compiles a program to `folder`, and runs it. It fails by its exit status, and says why on stderr."""
     program = folder / source.stem
-    compiler = shlex.split(os.environ.get("CXX", "c++"))
-    subprocess.run([*compiler, *FLAGS, source, "-o", program], check=True)
+    subprocess.run([*COMPILER, *FLAGS, source, "-o", program], check=True)
     run = subprocess.run([program], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -1,10 +1,11 @@
 // Tests how the backward is shared out on a CUDA device. The numbers were worked out by hand from the sizes.
 //
 // Beside its sums, a block has 18464 bytes in shared memory (2048 of starts, 2048 gradients and cells, 32 of counts),
-// or 26656 where sums are double.
+// or 26656 where sums are double. kHopper has room for 53496 float sums, or 25724 double ones.
 #include <cstdint>
 
 #include "cuda/backward.h"
+#include "cuda_problem.h"
 #include "expect.h"
 #include "problem.h"
 
@@ -12,28 +13,6 @@ using namespace roipool;
 using namespace roipool::cuda;
 
 namespace {
-
-constexpr DeviceLimits kHopper{232448, 132};  // an H100: room for 53496 float sums, or 25724 double ones
-
-// Returns a problem of one level with contiguous float32 maps [N, C, H, W].
-RoIPoolProblem problem_of(int64_t num_images, int64_t channels, int64_t height, int64_t width) {
-  RoIPoolProblem problem{};
-  problem.dtype = DType::kFloat32;
-  problem.num_levels = 1;
-  problem.num_images = num_images;
-  problem.num_channels = channels;
-  problem.levels[0].height = height;
-  problem.levels[0].width = width;
-  problem.num_rois = 1000;
-  problem.pooled_height = 7;
-  problem.pooled_width = 7;
-  return problem;
-}
-
-RoIPoolProblem channels_last(RoIPoolProblem problem) {
-  problem.channels_last = true;
-  return problem;
-}
 
 ScatterPlan plan_of(const RoIPoolProblem& problem, const DeviceLimits& device = kHopper) {
   return plan_scatter(problem, problem.levels[0], device);

@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "cuda/forward.h"
+#include "cuda_problem.h"
 #include "expect.h"
 #include "problem.h"
 
@@ -10,29 +11,7 @@ using namespace roipool::cuda;
 
 namespace {
 
-constexpr DeviceLimits kHopper{232448, 132};  // an H100
-constexpr DeviceLimits kSingle{232448, 1};    // with one multiprocessor, which any block keeps busy
-
-// Returns a problem of one level with contiguous float32 maps [N, C, H, W], pooled from K regions.
-RoIPoolProblem problem_of(int64_t num_images, int64_t channels, int64_t height, int64_t width, int64_t num_rois,
-                          int64_t pooled_height, int64_t pooled_width) {
-  RoIPoolProblem problem{};
-  problem.dtype = DType::kFloat32;
-  problem.num_levels = 1;
-  problem.num_images = num_images;
-  problem.num_channels = channels;
-  problem.levels[0].height = height;
-  problem.levels[0].width = width;
-  problem.num_rois = num_rois;
-  problem.pooled_height = pooled_height;
-  problem.pooled_width = pooled_width;
-  return problem;
-}
-
-RoIPoolProblem channels_last(RoIPoolProblem problem) {
-  problem.channels_last = true;
-  return problem;
-}
+constexpr DeviceLimits kSingle{232448, 1};  // with one multiprocessor, which any block keeps busy
 
 RoIPoolProblem of_dtype(RoIPoolProblem problem, DType dtype) {
   problem.dtype = dtype;

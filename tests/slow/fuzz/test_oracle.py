@@ -1,13 +1,13 @@
 """The fuzzer's oracle says what roipool.reference says, bit for bit."""
 
 import ctypes
-import os
 import subprocess
 from ctypes import c_bool, c_double, c_int64, c_void_p
 from pathlib import Path
 
 import pytest
 import torch
+from compilation import COMPILER
 from hypothesis import given, settings
 from support import assert_same_bits, features, problems, pyramid_problems
 
@@ -39,7 +39,7 @@ class Arguments(ctypes.Structure):
 def oracle(tmp_path_factory):
     library = tmp_path_factory.mktemp("oracle") / "oracle.so"
     flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
-    subprocess.run([os.environ.get("CXX", "c++"), *flags, HERE / "oracle.cpp", "-o", library], check=True)
+    subprocess.run([*COMPILER, *flags, HERE / "oracle.cpp", "-o", library], check=True)
     return ctypes.CDLL(library)
 
 
