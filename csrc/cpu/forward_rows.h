@@ -1,5 +1,5 @@
-// The forward by rows, from contiguous planes of the type that is compared: simd/README.md has the data's way. Where
-// the maps are something else, a copy is pooled from.
+// Pools by rows, from contiguous planes of the type that is compared, or from copies where the maps are something else:
+// simd/README.md has the data's way.
 #pragma once
 
 #include <algorithm>

@@ -54,12 +54,16 @@ bool may_use_shared_memory() {
 template <bool kArgmax, typename scalar_t>
 cudaError_t launch_forward(const RoIPoolProblem& problem, scalar_t* output, int32_t* argmax, cudaStream_t stream) {
   constexpr int kVectorSize = kVectorBytes / sizeof(scalar_t);
+  const bool aligned = is_aligned(problem, output);
+  const bool may_share = may_use_shared_memory() && pays_to_share(problem, aligned);
   DeviceLimits device;
-  const cudaError_t error = get_device_limits(&device);
-  if (error != cudaSuccess) {
-    return error;
+  if (may_share) {
+    const cudaError_t error = get_device_limits(&device);
+    if (error != cudaSuccess) {
+      return error;
+    }
   }
-  const ForwardPlan plan = plan_forward(problem, device, is_aligned(problem, output), may_use_shared_memory());
+  const ForwardPlan plan = plan_forward(problem, device, aligned, may_share);
   switch (plan.way) {
     case ForwardWay::kSharedMemory:
       return launch_with_shared_memory(device, forward_shared_kernel<kArgmax, kVectorSize, scalar_t>,

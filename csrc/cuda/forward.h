@@ -58,10 +58,9 @@ inline int64_t channels_per_vector(DType dtype) {
 // Returns whether planes fit in the shared memory of a block, and the counts in what SharedForwardLists has for them.
 inline bool can_use_shared_memory(const RoIPoolProblem& problem, const DeviceLimits& device) {
   const int64_t num_cells = problem.levels[0].num_cells();
-  return problem.num_levels == 1 && problem.num_channels >= channels_per_vector(problem.dtype) && num_cells > 0 &&
-         num_cells <= kMaxSharedCells && shared_forward_bytes(num_cells) <= device.shared_bytes &&
-         problem.pooled_height < kPlacedRanges && problem.pooled_height + problem.pooled_width <= kPlacedRanges &&
-         problem.num_rois <= UINT32_MAX;
+  return problem.num_channels >= channels_per_vector(problem.dtype) && num_cells > 0 && num_cells <= kMaxSharedCells &&
+         shared_forward_bytes(num_cells) <= device.shared_bytes && problem.pooled_height < kPlacedRanges &&
+         problem.pooled_height + problem.pooled_width <= kPlacedRanges && problem.num_rois <= UINT32_MAX;
 }
 
 // Plans one wave of blocks, as many as fit on the device, but each with at least as many bins to pool as it has cells
@@ -82,16 +81,22 @@ inline SharedForwardPlan plan_shared_forward(const RoIPoolProblem& problem, cons
   return plan;
 }
 
+inline bool has_vectors(const RoIPoolProblem& problem, bool is_aligned) {
+  return is_aligned && problem.num_channels % channels_per_vector(problem.dtype) == 0;
+}
+
+// Returns whether planes pay to be copied to shared memory, on a device where they fit. Needs no limits of the device.
+inline bool pays_to_share(const RoIPoolProblem& problem, bool is_aligned) {
+  return problem.num_images > 0 && problem.num_levels == 1 &&
+         (has_vectors(problem, is_aligned) || !problem.channels_last) &&
+         problem.num_rois * problem.num_bins() >= kMinBinsPerCell * problem.num_images * problem.levels[0].num_cells();
+}
+
 // Chooses the way of a forward. is_aligned says whether all maps and the output begin at multiples of kVectorBytes;
-// without may_use_shared_memory, maps are read where they lie.
+// without may_use_shared_memory, maps are read where they lie, and `device` is not looked at.
 inline ForwardPlan plan_forward(const RoIPoolProblem& problem, const DeviceLimits& device, bool is_aligned,
                                 bool may_use_shared_memory) {
-  const bool has_vectors = is_aligned && problem.num_channels % channels_per_vector(problem.dtype) == 0;
-  const bool has_enough_bins =
-      problem.num_images > 0 &&
-      problem.num_rois * problem.num_bins() >= kMinBinsPerCell * problem.num_images * problem.levels[0].num_cells();
-  if (may_use_shared_memory && has_enough_bins && (has_vectors || !problem.channels_last) &&
-      can_use_shared_memory(problem, device)) {
+  if (may_use_shared_memory && pays_to_share(problem, is_aligned) && can_use_shared_memory(problem, device)) {
     const SharedForwardPlan shared = plan_shared_forward(problem, device);
     if (kMaxMultiprocessorsPerBlock * shared.num_blocks(problem) >= device.num_multiprocessors) {
       return {ForwardWay::kSharedMemory, shared};
@@ -100,7 +105,7 @@ inline ForwardPlan plan_forward(const RoIPoolProblem& problem, const DeviceLimit
   if (!problem.channels_last) {
     return {ForwardWay::kContiguous, {}};
   }
-  return {has_vectors ? ForwardWay::kChannelsLastByVectors : ForwardWay::kChannelsLast, {}};
+  return {has_vectors(problem, is_aligned) ? ForwardWay::kChannelsLastByVectors : ForwardWay::kChannelsLast, {}};
 }
 
 }  // namespace roipool::cuda

@@ -91,7 +91,7 @@ __device__ void sort_by_num_merges(const RoIPoolProblem& problem, const FeatureM
   }
 }
 
-// Locates row i of a region's bins, or column i - PH.
+// Places row i of a region's bins, or column i - PH.
 template <typename T>
 __device__ ShortCellRange place_bin_range(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi,
                                           int64_t i) {
