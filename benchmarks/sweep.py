@@ -10,6 +10,7 @@ runs beside it, and a figure is the median.
 
 import argparse
 import dataclasses
+import itertools
 import math
 import random
 import statistics
@@ -197,13 +198,12 @@ def main() -> None:
     arguments = parser.parse_args()
 
     console = Console() if Console().is_terminal else Console(width=160)
-    problems: list[Problem] = []
     source = draw_problems(arguments.seed)
     neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if arguments.busy else None
     try:
         with Progress(console=console, transient=True) as progress:
-            for _ in progress.track(range(arguments.count), description="timing"):
-                problems.append(time_problem(next(source), arguments.busy))
+            drawn = progress.track(itertools.islice(source, arguments.count), arguments.count, description="timing")
+            problems = [time_problem(problem, arguments.busy) for problem in drawn]
     finally:
         if neighbour:
             neighbour.kill()
