@@ -5,6 +5,8 @@
 #include <memory>
 #include <new>
 
+#include "huge_pages.h"
+
 namespace roipool::cpu {
 
 // Holds memory that is not initialised, aligned to lines of cache, so that no load of a vector spans two of them.
@@ -12,7 +14,9 @@ template <typename T>
 class Scratch {
  public:
   explicit Scratch(int64_t size)
-      : data_(size == 0 ? nullptr : static_cast<T*>(::operator new(size * sizeof(T), kAlignment))) {}
+      : data_(size == 0 ? nullptr : static_cast<T*>(::operator new(size * sizeof(T), kAlignment))) {
+    advise_huge_pages(data_.get(), size * static_cast<int64_t>(sizeof(T)));
+  }
 
   T* get() const { return data_.get(); }
 

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "huge_pages.h"
 #include "ops/checks.h"
 
 namespace roipool {
@@ -72,10 +73,15 @@ Tensor allocate(const Sizes& sizes, ScalarType dtype, const torch::stable::Devic
   }
 }
 
+// Returns a tensor to write a result to, in huge pages where it is large.
 inline Tensor empty(const Shape& sizes, ScalarType dtype, const torch::stable::Device& device, MemoryFormat format) {
-  return allocate(sizes, dtype, device, [&] {
+  Tensor tensor = allocate(sizes, dtype, device, [&] {
     return torch::stable::empty(sizes, dtype, torch::headeronly::Layout::Strided, device, /*pin_memory=*/false, format);
   });
+  if (device.is_cpu()) {
+    advise_huge_pages(tensor.mutable_data_ptr(), tensor.numel() * static_cast<int64_t>(tensor.element_size()));
+  }
+  return tensor;
 }
 
 inline Tensor make_contiguous(const Tensor& tensor, MemoryFormat format = MemoryFormat::Contiguous) {
