@@ -5,8 +5,11 @@
 Each contender gets a dictionary of four maps (strides 4 to 32) of 800x1344 images and a list of boxes, as the head of a
 Faster R-CNN does, and chooses the levels itself: what is timed is all that it does from there to the pooled regions.
 The loops pick the regions of a level, pool them, and put them where they belong, as torchvision's MultiScaleRoIAlign
-does. That one is timed as well, though it computes something else: bilinear samples, averaged. Figures are those of the
-default settings of the allocator, unless --settings names others, as for run.py.
+does. That one is timed as well, though it computes something else: bilinear samples, averaged.
+
+The sides of boxes are uniform between 16 and 600 px. Those of proposals are log-uniform between 8 and 800 px, as in a
+detector: most proposals lie on the levels of strides 4 and 8. Figures are those of the default settings of the
+allocator, unless --settings names others, as for run.py.
 """
 
 import argparse
@@ -32,6 +35,7 @@ SCALES = [1 / stride for stride in STRIDES]
 NAMES = ["0", "1", "2", "3"]
 WORKLOADS = [
     Workload("training, 2 x 512 boxes", 2, 256, STRIDES, 1024, (7, 7)),
+    Workload("training, 2 x 512 proposals", 2, 256, STRIDES, 1024, (7, 7), (8, 800), side_distribution="log_uniform"),
     Workload("inference, 1 x 1000 boxes", 1, 256, STRIDES, 1000, (7, 7)),
     Workload("masks 14x14, 2 x 64 boxes", 2, 256, STRIDES, 128, (14, 14)),
 ]
