@@ -107,11 +107,13 @@ def plot_results(results: list[Result], path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def write_json(results: list[Result], path: Path, device: str = "cpu", settings: list[str] | None = None) -> None:
-    """Writes the results. If they were measured in settings, says what the variables were in each of them."""
+def write_json(
+    results: list[Result], path: Path, device: str = "cpu", settings: list[str] | None = None, **more: object
+) -> None:
+    """Writes the results, and more. If they were measured in settings, says what the variables were in each of them."""
     environment = describe_environment(device)
     if settings is not None:
         environment |= {name: {setting: SETTINGS[setting].get(name) for setting in settings} for name in VARIABLES}
-    report = {"environment": environment, "results": [asdict(result) for result in results]}
+    report = {"environment": environment, "results": [asdict(result) for result in results], **more}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
