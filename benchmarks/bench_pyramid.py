@@ -1,11 +1,15 @@
 """Times MultiScaleRoIPool beside what people write by hand: a loop over the levels of a feature pyramid.
 
-    THP_MEM_ALLOC_ENABLE=1 python benchmarks/bench_pyramid.py --json result.json
+    python benchmarks/bench_pyramid.py --json result.json
 
 Each contender gets a dictionary of four maps (strides 4 to 32) of 800x1344 images and a list of boxes, as the head of a
 Faster R-CNN does, and chooses the levels itself: what is timed is all that it does from there to the pooled regions.
 The loops pick the regions of a level, pool them, and put them where they belong, as torchvision's MultiScaleRoIAlign
 does. That one is timed as well, though it computes something else: bilinear samples, averaged.
+
+The sides of boxes are uniform between 16 and 600 px. Those of proposals are log-uniform between 8 and 800 px, as in a
+detector: most proposals lie on the levels of strides 4 and 8. Figures are those of the default settings of the
+allocator, unless --settings names others, as for run.py.
 """
 
 import argparse
@@ -16,10 +20,10 @@ import torch
 from calls import Call, count_bytes_moved, make_floor
 from measure import DTYPES, LAYOUTS, Result, make_results, share_of_same_bits
 from peers import Peer, load_peers
-from report import print_results, write_json
-from rich.console import Console
+from report import make_console, print_results, write_json
 from rich.progress import Progress
-from timing import time_in_turns
+from settings import add_settings, measure_in_settings
+from timing import count_page_faults, time_in_turns
 from torch import Tensor
 from workloads import Part, Workload
 
@@ -31,6 +35,7 @@ SCALES = [1 / stride for stride in STRIDES]
 NAMES = ["0", "1", "2", "3"]
 WORKLOADS = [
     Workload("training, 2 x 512 boxes", 2, 256, STRIDES, 1024, (7, 7)),
+    Workload("training, 2 x 512 proposals", 2, 256, STRIDES, 1024, (7, 7), (8, 800), side_distribution="log_uniform"),
     Workload("inference, 1 x 1000 boxes", 1, 256, STRIDES, 1000, (7, 7)),
     Workload("masks 14x14, 2 x 64 boxes", 2, 256, STRIDES, 128, (14, 14)),
 ]
@@ -99,7 +104,21 @@ def measure_pyramid(
     }
     calls["floor"] = make_floor(count_bytes_moved(mode, parts, workload.output_size), device)
     equal["floor"] = None
-    return make_results((workload.name, dtype, layout, mode), time_in_turns(calls, num_rounds, device), equal)
+    times = time_in_turns(calls, num_rounds, device)
+    page_faults = count_page_faults(calls) if device == "cpu" else {}
+    return make_results((workload.name, dtype, layout, mode), times, equal, page_faults)
+
+
+def measure_problems(arguments: argparse.Namespace) -> list[Result]:
+    """Measures all problems in the setting that this process has."""
+    results: list[Result] = []
+    problems = [(workload, mode) for workload in WORKLOADS for mode in MODES]
+    with Progress(console=make_console(), transient=True) as progress:
+        for workload, mode in progress.track(problems, description="timing"):
+            results += measure_pyramid(
+                workload, arguments.dtype, arguments.layout, mode, arguments.rounds, arguments.device
+            )
+    return results
 
 
 def main() -> None:
@@ -108,20 +127,14 @@ def main() -> None:
     parser.add_argument("--layout", choices=list(LAYOUTS), default="contiguous", help="of the features (%(default)s)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (%(default)s)")
     parser.add_argument("--rounds", type=int, default=9, help="of alternation (%(default)s)")
+    add_settings(parser)
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the results there as well")
     arguments = parser.parse_args()
 
-    console = Console() if Console().is_terminal else Console(width=140)
-    results: list[Result] = []
-    problems = [(workload, mode) for workload in WORKLOADS for mode in MODES]
-    with Progress(console=console, transient=True) as progress:
-        for workload, mode in progress.track(problems, description="timing"):
-            results += measure_pyramid(
-                workload, arguments.dtype, arguments.layout, mode, arguments.rounds, arguments.device
-            )
-    print_results(results, console)
+    results = measure_in_settings(arguments.settings, measure_problems, arguments)
+    print_results(results, make_console())
     if arguments.json:
-        write_json(results, arguments.json, arguments.device)
+        write_json(results, arguments.json, arguments.device, arguments.settings)
 
 
 if __name__ == "__main__":

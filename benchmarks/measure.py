@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from calls import Call, count_bytes_moved, make_call, make_floor
 from peers import Peer, Unable, time_mxnet
-from timing import copy_beyond_the_cache, fill_free_memory_with_nan, take_turns, time_in_turns
+from settings import current_setting
+from timing import copy_beyond_the_cache, count_page_faults, fill_free_memory_with_nan, take_turns, time_in_turns
 from torch import Tensor
 from workloads import Workload
 
@@ -35,6 +36,12 @@ class Result:
     spread_ms: float
     over_roipool: float = 1.0  # its median over roipool's
     over_floor: float = 1.0  # its median over the floor's
+    setting: str = "default"  # of the allocator
+    page_faults: int | None = None  # of one warm call; None on a GPU, and for MXNet, which has another process
+
+    @property
+    def problem(self) -> tuple[str, str, str, str]:
+        return self.workload, self.dtype, self.layout, self.mode
 
 
 def share_of_same_bits(actual: list[Tensor], expected: list[Tensor]) -> float:
@@ -78,15 +85,19 @@ def measure(
     equal["floor"] = None
 
     times = time_in_turns(calls, num_rounds, device)
+    page_faults = count_page_faults(calls) if device == "cpu" else {}
     if mxnet_python and mode != "inference_out" and device == "cpu" and layout == "contiguous" and dtype != "bfloat16":
         times["mxnet"], outputs = time_mxnet(mxnet_python, workload, dtype, mode, parts, num_rounds)
         inference = make_call("inference", peers["roipool"], parts, workload.output_size)
         equal["mxnet"] = share_of_same_bits(outputs, inference())
-    return make_results((workload.name, dtype, layout, mode), times, equal)
+    return make_results((workload.name, dtype, layout, mode), times, equal, page_faults)
 
 
 def make_results(
-    problem: tuple[str, str, str, str], times: dict[str, list[float]], equal: dict[str, float | None]
+    problem: tuple[str, str, str, str],
+    times: dict[str, list[float]],
+    equal: dict[str, float | None],
+    page_faults: dict[str, int],
 ) -> list[Result]:
     """Returns the result of each contender on a problem (workload, dtype, layout, mode), from its seconds."""
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
@@ -101,6 +112,8 @@ def make_results(
             1e3 * (quartiles[name][2] - quartiles[name][0]),
             medians[name] / medians["roipool"],
             medians[name] / medians["floor"],
+            current_setting(),
+            page_faults.get(name),
         )
         for name in times
     ]

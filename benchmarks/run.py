@@ -10,10 +10,12 @@ On CUDA, a figure is the mean of some calls in a row, between CUDA events, in ea
 the work before them. Calls take turns with copies of the inputs that together exceed the second-level cache. Before
 results are checked, the memory that they will get is filled with NaN.
 
-Results and gradients live in fresh memory, as they do for users; how much of the time that takes depends on the
-allocator. Run this with THP_MEM_ALLOC_ENABLE=1 (huge pages) and without, and with MALLOC_MMAP_MAX_=0
-MALLOC_TRIM_THRESHOLD_=8589934592 added: glibc then hands out again what was freed, as jemalloc and tcmalloc do. The
-mode inference_out is inference into memory that is kept (out=), by those that can.
+Results and gradients live in fresh memory, as they do for users, in the default settings of the allocator: its
+environment variables are removed where the caller has set them. How much of the time fresh memory takes is what other
+settings show, each in a process of its own (--settings default huge_pages kept). Huge pages are those that PyTorch asks
+for (THP_MEM_ALLOC_ENABLE=1). Where memory is kept, glibc hands out again what was freed as well (MALLOC_MMAP_MAX_=0
+MALLOC_TRIM_THRESHOLD_=8589934592), as jemalloc and tcmalloc do. "faults" are the page faults of one call. The mode
+inference_out is inference into memory that is kept by the caller (out=), by those that can.
 
 MXNet is timed right after the others, in a process of its own (--mxnet-python).
 """
@@ -25,9 +27,9 @@ import torch
 from calls import MODES
 from measure import DTYPES, LAYOUTS, Result, measure
 from peers import PEERS, load_peers
-from report import plot_results, print_results, write_json
-from rich.console import Console
+from report import make_console, plot_results, print_results, write_json
 from rich.progress import Progress
+from settings import add_settings, measure_in_settings
 from workloads import WORKLOADS
 
 
@@ -44,6 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     add_list("--dtype", list(DTYPES), ["float32"], "of the features")
     add_list("--layout", list(LAYOUTS), ["contiguous"], "of the features")
     add_list("--peers", list(PEERS), list(PEERS), "beside roipool, of those that are installed")
+    add_settings(parser)
     parser.add_argument("--mxnet-python", type=Path, metavar="PATH", help="the Python of an environment with MXNet")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (%(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="for every contender (all cores)")
@@ -56,8 +59,8 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def main() -> None:
-    arguments = parse_arguments()
+def measure_problems(arguments: argparse.Namespace) -> list[Result]:
+    """Measures all problems in the setting that this process has."""
     torch.set_num_threads(arguments.threads)
     peers = load_peers(arguments.peers)
     problems = [
@@ -67,9 +70,8 @@ def main() -> None:
         for layout in arguments.layout
         for mode in arguments.mode
     ]
-    console = Console() if Console().is_terminal else Console(width=140)
     results: list[Result] = []
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=make_console(), transient=True) as progress:
         for workload, *rest in progress.track(problems, description="timing"):
             results += measure(
                 WORKLOADS[workload],
@@ -79,9 +81,15 @@ def main() -> None:
                 mxnet_python=arguments.mxnet_python,
                 device=arguments.device,
             )
-    print_results(results, console)
+    return results
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    results = measure_in_settings(arguments.settings, measure_problems, arguments)
+    print_results(results, make_console())
     if arguments.json:
-        write_json(results, arguments.json, arguments.device)
+        write_json(results, arguments.json, arguments.device, arguments.settings)
     if arguments.plot:
         plot_results(results, arguments.plot)
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ class Workload:
     image_size: tuple[int, int] = (800, 1344)
     map_size: tuple[int, int] | None = field(default=None)  # if it is not image_size / stride
     for_gpus: bool = False  # because it is too large for a CPU
+    side_distribution: Literal["uniform", "log_uniform"] = "uniform"  # log_uniform: many small boxes, as from detectors
 
     def make(self, dtype: torch.dtype, layout: torch.memory_format, device: str = "cpu") -> list[Part]:
         generator = torch.Generator().manual_seed(0)
@@ -47,7 +49,11 @@ class Workload:
     def _draw_rois(self, generator: torch.Generator) -> Tensor:
         height, width = self.image_size
         shortest, longest = self.box_sides
-        sides = shortest + torch.rand(self.num_regions, 2, generator=generator) * (longest - shortest)
+        fractions = torch.rand(self.num_regions, 2, generator=generator)
+        if self.side_distribution == "uniform":
+            sides = shortest + fractions * (longest - shortest)
+        else:
+            sides = shortest * (longest / shortest) ** fractions
         sides = torch.minimum(sides, torch.tensor([width, height]))
         corner = torch.rand(self.num_regions, 2, generator=generator) * (torch.tensor([width, height]) - sides)
         image = torch.randint(self.batch_size, (self.num_regions, 1), generator=generator)
@@ -67,12 +73,14 @@ WORKLOADS = {
     workload.name: workload
     for workload in [
         Workload("fpn", 2, 256, (16,), 1000, (7, 7)),
+        Workload("proposals", 2, 256, (16,), 1000, (7, 7), side_distribution="log_uniform"),
         Workload("vgg", 1, 512, (16,), 300, (7, 7), map_size=(38, 63), image_size=(608, 1008)),
         Workload("detections", 1, 256, (16,), 8, (14, 14)),
         Workload("few", 1, 512, (16,), 32, (7, 7), map_size=(38, 63), image_size=(608, 1008)),
         Workload("dense", 4, 1024, (16,), 512, (14, 14)),
         Workload("pixels", 1, 3, (1,), 200, (64, 64)),
         Workload("head", 2, 256, (4, 8, 16, 32), 1024, (7, 7)),
+        Workload("pyramid_proposals", 2, 256, (4, 8, 16, 32), 1024, (7, 7), (8, 800), side_distribution="log_uniform"),
         Workload("huge", 1, 64, (2,), 2000, (7, 7)),
         Workload("c5", 2, 2048, (32,), 1000, (7, 7), map_size=(25, 42), for_gpus=True),
         Workload("large", 16, 256, (4,), 16000, (7, 7), for_gpus=True),
