@@ -109,8 +109,8 @@ void add_regions(const LevelProblem& problem, const RegionsByImage& regions, con
   const Scratch<sum_t> scratch(std::is_same_v<scalar_t, sum_t> ? 0 : runs.length);
   const int64_t* end = regions.end(task.image);
   for (const int64_t* region = regions.begin(task.image); region != end; ++region) {
-    const int64_t k = *region;
-    const int64_t next_k = region + 1 < end ? region[1] : k;
+    const int64_t k = problem.regions[*region];
+    const int64_t next_k = region + 1 < end ? problem.regions[region[1]] : k;
     const int64_t first = k * problem.output_region_stride + task.first_channel * problem.output_channel_stride;
     const int64_t to_next_region = (next_k - k) * problem.output_region_stride;
     for (int64_t run = 0; run < runs.num_runs; ++run) {
@@ -138,7 +138,8 @@ class BackwardOfLevel {
       : problem_(problem),
         sizes_(sizes_of(problem)),
         plan_(plan_backward(sizes_)),
-        regions_(problem, 0, problem.num_regions()),
+        regions_(problem.num_images, problem.num_regions(),
+                 [&](int64_t i) { return problem.image_of_region(problem.regions[i]); }),
         grad_output_(grad_output),
         argmax_(argmax),
         grad_input_(static_cast<scalar_t*>(problem.maps.grad_input)) {}
@@ -146,11 +147,12 @@ class BackwardOfLevel {
   void write_grad_input() const {
     if (plan_.clear_first) {
       const int64_t num_elements = sizes_.num_images * sizes_.num_channels * sizes_.num_cells;
-      parallel_for(num_elements, kGrain,
+      parallel_for(num_elements, grain_of(num_elements, clearing_cost(sizes_)),
                    [&](int64_t begin, int64_t end) { std::fill(grad_input_ + begin, grad_input_ + end, scalar_t{}); });
     }
     const int64_t task_elements = plan_.task_cells * plan_.task_channels;
-    parallel_for(plan_.num_tasks(sizes_), grain_of(task_elements), [&](int64_t begin, int64_t end) {
+    const int64_t num_tasks = plan_.num_tasks(sizes_);
+    parallel_for(num_tasks, grain_of(num_tasks, summing_cost(sizes_)), [&](int64_t begin, int64_t end) {
       const Scratch<sum_t> scratch(plan_.in_place ? 0 : task_elements);
       for (int64_t i = begin; i < end; ++i) {
         sum_task(task(i), scratch.get());

@@ -19,6 +19,18 @@ struct BackwardSizes {
   int64_t num_threads;
 };
 
+// Predict how long one thread takes, in nanoseconds.
+inline double clearing_cost(const BackwardSizes& sizes) {
+  constexpr double kNanosecondsPerCell = 0.2;
+  return kNanosecondsPerCell * static_cast<double>(sizes.num_images * sizes.num_channels * sizes.num_cells);
+}
+
+inline double summing_cost(const BackwardSizes& sizes) {
+  constexpr double kNanosecondsPerGradient = 0.7;
+  const auto num_gradients = static_cast<double>(sizes.num_regions * sizes.num_channels * sizes.num_bins);
+  return clearing_cost(sizes) + kNanosecondsPerGradient * num_gradients;
+}
+
 // A task is the gradients of some channels and cells of one image: one thread sums them.
 struct BackwardPlan {
   int64_t task_channels;

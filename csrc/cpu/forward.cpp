@@ -2,8 +2,11 @@
 #include "cpu/forward.h"
 
 #include <cstdint>
+#include <cstdlib>
 
-#include "cpu/forward_channel_groups.h"
+#include "cpu/forward_cells.h"
+#include "cpu/forward_packed_maps.h"
+#include "cpu/forward_region_parts.h"
 #include "cpu/forward_rows.h"
 #include "cpu/kernels.h"
 #include "cpu/region_parts.h"
@@ -14,50 +17,67 @@
 namespace roipool::cpu {
 namespace {
 
-ForwardSizes sizes_of(const LevelProblem& problem) {
-  ForwardSizes sizes{};
-  sizes.num_images = problem.num_images;
-  sizes.num_channels = problem.num_channels;
-  sizes.map_height = problem.maps.height;
-  sizes.map_width = problem.maps.width;
-  sizes.num_regions = problem.num_regions();
-  sizes.num_bins = problem.num_bins();
-  return sizes;
+template <typename scalar_t>
+ForwardWork work_of(const LevelProblem& problem, const PlacedRegions& placed, bool with_argmax) {
+  ForwardWork work{};
+  work.num_channels = problem.num_channels;
+  work.group_channels = ChannelGroups<scalar_t>::kGroupChannels;
+  work.vector_lanes = simd::kMaxVectorBytes / sizeof(scalar_t);
+  work.map_width = problem.maps.width;
+  work.num_cells = problem.num_images * problem.maps.num_cells();
+  work.channels_last = problem.channels_last;
+  work.half_precision = sizeof(scalar_t) == 2;
+  work.with_argmax = with_argmax;
+  const int64_t row_lanes = simd::kMaxVectorBytes / sizeof(wide_t<scalar_t>);
+  for (const PlacedRegion& region : placed) {
+    if (region.image >= 0) {
+      const CellRectangle hull = region.hull();
+      const int64_t row_vectors = divide_up(hull.width(), row_lanes);
+      const int64_t row_blocks = divide_up(problem.pooled_height, row_lanes);
+      ++work.num_regions;
+      work.num_bins += problem.num_bins();
+      work.num_part_cells += hull.num_cells();
+      work.num_part_squares += hull.height() * divide_up(hull.width(), work.vector_lanes);
+      work.num_visits += region.row_visits() * region.column_visits();
+      work.num_row_vectors += region.row_visits() * row_vectors;
+      work.num_row_squares += row_blocks * row_vectors;
+      work.num_column_vectors += row_blocks * region.column_visits();
+    }
+  }
+  return work;
 }
 
-// Returns how many columns of a map are prepared at a time: where they are adjacent, the lanes of the widest register.
+// Clears the regions that lie in no image.
 template <typename scalar_t>
-int64_t column_step(const LevelProblem& problem) {
-  return problem.channels_last ? 1 : simd::kMaxVectorBytes / sizeof(scalar_t);
+void clear_regions(const LevelProblem& problem, const PlacedRegions& placed, scalar_t* output, int32_t* argmax) {
+  for (const PlacedRegion& region : placed) {
+    if (region.image < 0) {
+      clear_region(problem, region.k, output, argmax);
+    }
+  }
 }
 
 template <typename scalar_t>
 void forward_level(const LevelProblem& problem, scalar_t* output, int32_t* argmax) {
-  const ForwardSizes sizes = sizes_of(problem);
-  const int64_t num_part_cells = surely_cover_maps(sizes)
-                                     ? sizes.num_cells()
-                                     : count_part_cells(problem, column_step<scalar_t>(problem), sizes.num_cells());
-  const ForwardPlan plan = plan_forward(sizes, num_part_cells);
-  switch (plan.way) {
-    case ForwardWay::kClear:
-      for (const int64_t k : problem.regions) {
-        clear_region(problem, k, output, argmax);
-      }
+  const PlacedRegions placed(problem);
+  clear_regions(problem, placed, output, argmax);
+  const ForwardWork work = work_of<scalar_t>(problem, placed, argmax != nullptr);
+  ForwardWay way = choose_way(work);
+  if (const char* f = std::getenv("ROIPOOL_CPU_FORWARD")) { auto w = static_cast<ForwardWay>(f[0]-'0'); if (can_pool(w, work) && work.num_cells) way = w; }
+  const double cost = predict(way, work);
+  switch (way) {
+    case ForwardWay::kPackedMaps:
+      PackedMapsForward<scalar_t>(problem, placed, output, argmax).pool(work);
       break;
-    case ForwardWay::kChannelGroups:
-      if (plan.whole_maps) {
-        ChannelGroupForward<scalar_t>(problem, output, argmax).pool_from_whole_maps();
-      } else {
-        ChannelGroupForward<scalar_t>(problem, output, argmax)
-            .pool_from_region_parts(num_part_cells, column_step<scalar_t>(problem));
-      }
+    case ForwardWay::kPackedParts:
+    case ForwardWay::kInPlace:
+      RegionPartsForward<scalar_t>(problem, placed, output, argmax).pool(way == ForwardWay::kInPlace, cost);
       break;
     case ForwardWay::kRows:
-      if (plan.whole_maps) {
-        RowForward<scalar_t>(problem, output, argmax).pool_from_whole_maps();
-      } else {
-        RowForward<scalar_t>(problem, output, argmax).pool_from_region_parts(num_part_cells);
-      }
+      RowForward<scalar_t>(problem, placed, output, argmax).pool(work.num_part_cells >= work.num_cells, cost);
+      break;
+    case ForwardWay::kCells:
+      pool_cells(problem, placed, cost, output, argmax);
       break;
   }
 }

@@ -1,81 +1,100 @@
-// Chooses the way of a forward: pure functions of sizes and counts, with the thresholds that measurements gave.
-// Comparing cells costs next to nothing, so that the choice is about memory: what is read again and again should stay
-// in a cache, and each element of a result is written once.
+// Chooses the way of a forward: pure functions of sizes and counts. Each way is priced by forward_costs.h, and the
+// cheapest is taken.
 //
-//   by channel groups  (forward_channel_groups.h)  many channels: they are pooled side by side, from a packed copy
-//   by rows            (forward_rows.h)            few channels: the cells of a row are pooled side by side
-//
-// Either way, what is pooled from is prepared: whole maps once for all regions, or by each region the part that it lies
-// in, for itself alone.
+//   packed maps   (forward_packed_maps.h)   whole maps are packed, group by group, and all regions pooled from them
+//   packed parts  (forward_region_parts.h)  each region packs the part of the map that it lies in, for itself alone
+//   in place      (forward_region_parts.h)  channels_last maps are pooled from as they lie
+//   rows          (forward_rows.h)          the cells of a row are pooled side by side, channel by channel
+//   cells         (forward_cells.h)         cell by cell, channel by channel
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
+#include <initializer_list>
+
+#include "arithmetic.h"
+#include "cpu/forward_costs.h"
 
 namespace roipool::cpu {
 
-struct ForwardSizes {
-  int64_t num_images;
-  int64_t num_channels;
-  int64_t map_height;  // in cells
-  int64_t map_width;   // in cells
-  int64_t num_regions;
-  int64_t num_bins;  // of a region
+enum class ForwardWay { kPackedMaps, kPackedParts, kInPlace, kRows, kCells };
 
-  // Counts the cells of the maps, in one channel.
-  int64_t num_cells() const { return num_images * map_height * map_width; }
-};
-
-enum class ForwardWay { kClear, kChannelGroups, kRows };  // kClear: there are no cells to pool
-
-struct ForwardPlan {
-  ForwardWay way;
-  bool whole_maps;  // else each region prepares its part
-};
-
-// Counts the channels from which on groups of them are pooled side by side.
-constexpr int64_t kMinGroupChannels = 16;
+constexpr ForwardWay kForwardWays[] = {ForwardWay::kPackedMaps, ForwardWay::kPackedParts, ForwardWay::kInPlace,
+                                       ForwardWay::kRows, ForwardWay::kCells};
 
 // Counts the columns that a map must have to be pooled by rows: the lanes of the widest register, which loads so many.
 constexpr int64_t kMinRowWidth = 16;
 
-// Counts the bins for each cell of the maps at which regions certainly cover them, so that nobody need look where.
-constexpr int64_t kBinsPerCellThatCover = 4;
-
-inline bool surely_cover_maps(const ForwardSizes& sizes) {
-  return sizes.num_regions * sizes.num_bins >= kBinsPerCellThatCover * sizes.num_cells();
+// Returns whether a way can pool such maps at all.
+inline bool can_pool(ForwardWay way, const ForwardWork& work) {
+  switch (way) {
+    case ForwardWay::kInPlace:
+      return work.channels_last;
+    case ForwardWay::kRows:
+      return work.map_width >= kMinRowWidth;
+    default:
+      return true;
+  }
 }
 
-// num_part_cells counts the cells that the regions prepare where each prepares its part: in one channel, at most those
-// of the maps.
-inline ForwardPlan plan_forward(const ForwardSizes& sizes, int64_t num_part_cells) {
-  if (sizes.num_cells() == 0) {
-    return {ForwardWay::kClear, true};
+// Predicts how long a way takes on one thread, in nanoseconds.
+inline double predict(ForwardWay way, const ForwardWork& work) {
+  switch (way) {
+    case ForwardWay::kPackedMaps:
+      return cost_of_packing_maps(work) + cost_of_pooling_packed(work);
+    case ForwardWay::kPackedParts:
+      return cost_of_packing_parts(work) + cost_of_pooling_packed(work);
+    case ForwardWay::kInPlace:
+      return cost_of_pooling_in_place(work);
+    case ForwardWay::kRows:
+      return cost_of_pooling_rows(work);
+    default:
+      return cost_of_pooling_cells(work);
   }
-  const bool by_groups = sizes.num_channels >= kMinGroupChannels || sizes.map_width < kMinRowWidth;
-  return {by_groups ? ForwardWay::kChannelGroups : ForwardWay::kRows, num_part_cells >= sizes.num_cells()};
+}
+
+// Returns the cheapest way. Where the maps have no cell, every bin is empty.
+inline ForwardWay choose_way(const ForwardWork& work) {
+  ForwardWay cheapest = ForwardWay::kCells;
+  if (work.num_cells == 0) {
+    return cheapest;
+  }
+  for (const ForwardWay way : kForwardWays) {
+    if (can_pool(way, work) && predict(way, work) < predict(cheapest, work)) {
+      cheapest = way;
+    }
+  }
+  return cheapest;
 }
 
 // Returns whether a result is so large that it is written past the caches.
 inline bool streams_past_caches(int64_t result_bytes) { return result_bytes >= 4 << 20; }
 
-// ---- By channel groups, of whole maps: how threads share them out.
+// ---- Packed maps: how threads share them out.
 
-// Returns whether threads share out channel groups, each of which is packed and pooled from by one thread. Else there
-// are too few of them, and they share out regions.
-inline bool share_out_groups(int64_t num_images, int64_t num_groups, int64_t num_threads) {
-  constexpr int64_t kMinGroupsPerThread = 2;
-  return num_images * num_groups >= kMinGroupsPerThread * num_threads;
+// Returns in how many shares the regions of an image are pooled, each from a packed map of its own. Threads have
+// nothing to do where there are fewer channel groups of images than threads; more shares than that would pack more, to
+// no avail.
+inline int64_t num_shares_of_image(int64_t num_packed_maps, int64_t num_threads, double packing_cost,
+                                   double pooling_cost) {
+  constexpr int64_t kMaxShares = 16;
+  const auto time_of = [&](int64_t num_shares) {
+    const auto rounds = static_cast<double>(divide_up(num_packed_maps * num_shares, num_threads));
+    return rounds * (packing_cost + pooling_cost / static_cast<double>(num_shares));
+  };
+  int64_t best = 1;
+  for (int64_t num_shares = 2; num_shares <= kMaxShares; ++num_shares) {
+    // A share must save much of the time, as it costs other processes the time of its packing.
+    constexpr double kWorthwhile = 0.8;
+    if (time_of(num_shares) < kWorthwhile * time_of(best)) {
+      best = num_shares;
+    }
+  }
+  return best;
 }
 
-// Returns in how many shares threads that share out regions split the channel groups. Where a thread gets few regions,
-// fetching all groups is most of its work.
-inline int64_t num_group_splits(int64_t num_regions, int64_t num_groups, int64_t num_threads) {
-  constexpr int64_t kMinRegionsPerThread = 64;
-  return num_regions >= kMinRegionsPerThread * num_threads ? 1 : num_groups;
-}
-
-// ---- By channel groups, of whole maps, without argmax: how many rows of a packed map are merged to one.
+// ---- Packed maps, without argmax: how many rows of a packed map are merged to one.
 
 constexpr int64_t kMaxMergedRows = 16;
 

@@ -9,11 +9,11 @@
 
 #include "cpu/dtype_loops.h"
 #include "cpu/forward.h"
+#include "cpu/forward_cells.h"
 #include "cpu/parallel.h"
 #include "cpu/region_parts.h"
 #include "cpu/region_shares.h"
 #include "cpu/regions.h"
-#include "cpu/scan_channel.h"
 #include "cpu/scratch.h"
 
 namespace roipool::cpu {
@@ -21,34 +21,20 @@ namespace roipool::cpu {
 template <typename scalar_t>
 class RowForward {
  public:
-  RowForward(const LevelProblem& problem, scalar_t* output, int32_t* argmax)
-      : problem_(problem), output_(output), argmax_(argmax) {}
+  RowForward(const LevelProblem& problem, const PlacedRegions& placed, scalar_t* output, int32_t* argmax)
+      : problem_(problem), placed_(placed), output_(output), argmax_(argmax) {}
 
-  // Prepares whole planes, for all regions.
-  void pool_from_whole_maps() const {
-    const int64_t num_planes = problem_.num_images * problem_.num_channels;
-    const int64_t num_cells = problem_.maps.num_cells();
-    const Scratch<lane_t> copies(reads_maps_directly() ? 0 : num_planes * num_cells);
-    std::vector<PreparedPlane> planes(num_planes);
-    parallel_for(num_planes, grain_of(num_cells), [&](int64_t begin, int64_t end) {
-      for (int64_t plane = begin; plane < end; ++plane) {
-        lane_t* copy = reads_maps_directly() ? nullptr : copies.get() + plane * num_cells;
-        planes[plane] = prepare(plane, whole_map(problem_.maps), copy);
-      }
-    });
-    pool_all(problem_.num_images * num_cells, [&](Worker&, const RegionBins&, int64_t plane) { return planes[plane]; });
-  }
-
-  // Prepares for each region the part of a plane that it lies in. num_part_cells counts the cells of all parts
-  // together.
-  void pool_from_region_parts(int64_t num_part_cells) const {
-    pool_all(num_part_cells, [&](Worker& worker, const RegionBins& bins, int64_t plane) {
-      const CellRectangle part = part_of_region(problem_.maps, bins, Loops::kMaxLanes);
-      if (part.num_cells() == 0) {
-        return PreparedPlane{};
-      }
-      return prepare(plane, part, reads_maps_directly() ? nullptr : worker.copy.get(part.num_cells()));
-    });
+  // Prepares whole planes once for all regions, or for each region the part of a plane that it lies in. `cost` is of
+  // all together.
+  void pool(bool whole_planes, double cost) const {
+    if (whole_planes) {
+      pool_from_whole_planes(cost);
+    } else {
+      pool_all(cost, [&](Worker& worker, const PlacedRegion& region, int64_t plane) {
+        const CellRectangle part = part_of_region(problem_.maps, region, Loops::kMaxLanes);
+        return prepare(plane, part, reads_maps_directly() ? nullptr : worker.copy.get(part.num_cells()));
+      });
+    }
   }
 
  private:
@@ -127,41 +113,53 @@ class RowForward {
     }
   }
 
-  // Pools every channel of every region. plane_for(worker, bins, plane) returns what the bins of a region lie in;
-  // num_prepared_cells counts the cells of all of these, in one channel.
+  void pool_from_whole_planes(double cost) const {
+    const int64_t num_planes = problem_.num_images * problem_.num_channels;
+    const int64_t num_cells = problem_.maps.num_cells();
+    const Scratch<lane_t> copies(reads_maps_directly() ? 0 : num_planes * num_cells);
+    std::vector<PreparedPlane> planes(num_planes);
+    parallel_for(num_planes, grain_of(num_planes, cost), [&](int64_t begin, int64_t end) {
+      for (int64_t plane = begin; plane < end; ++plane) {
+        lane_t* copy = reads_maps_directly() ? nullptr : copies.get() + plane * num_cells;
+        planes[plane] = prepare(plane, whole_map(problem_.maps), copy);
+      }
+    });
+    pool_all(cost, [&](Worker&, const PlacedRegion&, int64_t plane) { return planes[plane]; });
+  }
+
+  // Pools every channel of every region. plane_for(worker, region, plane) returns what the bins of a region lie in.
   template <typename PlaneFor>
-  void pool_all(int64_t num_prepared_cells, const PlaneFor& plane_for) const {
-    const int64_t work = problem_.num_bins() + num_prepared_cells / std::max<int64_t>(1, problem_.num_regions());
-    for_each_region_share(problem_, output_, argmax_, problem_.num_channels, work, [&] {
-      return [&, worker = Worker(problem_)](const RegionBins& bins, int64_t image, int64_t k, int64_t c) mutable {
-        const PreparedPlane plane = plane_for(worker, bins, image * problem_.num_channels + c);
+  void pool_all(double cost, const PlaneFor& plane_for) const {
+    for_each_region_share(placed_, problem_.num_channels, cost, [&] {
+      return [&, worker = Worker(problem_)](const PlacedRegion& region, int64_t c) mutable {
+        const PreparedPlane plane = plane_for(worker, region, region.image * problem_.num_channels + c);
         if (plane.by_rows) {
-          pool_channel(worker, bins, plane, k, c);
+          pool_channel(worker, region, plane, c);
         } else {
-          scan_channel(problem_, bins, image, k, c, output_, argmax_);
+          pool_channel_by_cells(problem_, region, c, output_, argmax_);
         }
       };
     });
   }
 
   // Makes ranges of the map count from a row or column of a part.
-  static void shift(const std::vector<CellRange>& ranges, int32_t first, std::vector<CellRange>& shifted) {
-    for (size_t i = 0; i < ranges.size(); ++i) {
+  static void shift(const CellRange* ranges, int32_t first, std::vector<CellRange>& shifted) {
+    for (size_t i = 0; i < shifted.size(); ++i) {
       shifted[i] = {ranges[i].lo - first, ranges[i].hi - first};
     }
   }
 
-  void pool_channel(Worker& worker, const RegionBins& bins, const PreparedPlane& plane, int64_t k, int64_t c) const {
-    shift(bins.rows(), plane.top, worker.rows);
-    shift(bins.columns(), plane.left, worker.columns);
+  void pool_channel(Worker& worker, const PlacedRegion& region, const PreparedPlane& plane, int64_t c) const {
+    shift(region.grid.rows, plane.top, worker.rows);
+    shift(region.grid.columns, plane.left, worker.columns);
     const simd::BinGrid grid = {worker.rows.data(), problem_.pooled_height, worker.columns.data(),
                                 problem_.pooled_width};
-    const int64_t scratch_size = Loops::scratch_size(bins.hull().width(), problem_.pooled_width);
+    const int64_t scratch_size = Loops::scratch_size(region.hull().width(), problem_.pooled_width);
     const bool with_argmax = argmax_ != nullptr;
     loops_.pool_bins(plane.values, plane.width, problem_.maps.width, grid, worker.scratch.get(scratch_size),
                      with_argmax ? worker.offset_scratch.get(scratch_size) : nullptr, worker.values.get(),
                      with_argmax ? worker.argmax.get() : nullptr);
-    const int64_t to = k * problem_.output_region_stride + c * problem_.output_channel_stride;
+    const int64_t to = region.k * problem_.output_region_stride + c * problem_.output_channel_stride;
     for (int64_t bin_index = 0; bin_index < problem_.num_bins(); ++bin_index) {
       output_[to + bin_index * problem_.output_bin_stride] = static_cast<scalar_t>(worker.values.get()[bin_index]);
     }
@@ -175,6 +173,7 @@ class RowForward {
   }
 
   const LevelProblem& problem_;
+  const PlacedRegions& placed_;
   scalar_t* output_;
   int32_t* argmax_;
   const Loops& loops_ = DTypeLoops<lane_t>::rows();

@@ -33,7 +33,9 @@ void gather_region(const RoIPoolProblem& problem, int64_t k, const int32_t* argm
 
 void gather(const RoIPoolProblem& problem, const int32_t* argmax, void* output) {
   with_dtype(problem.dtype, [&](auto zero) {
-    parallel_for(problem.num_rois, grain_of(problem.output_region_stride), [&](int64_t begin, int64_t end) {
+    constexpr double kNanosecondsPerValue = 2;
+    const double cost = kNanosecondsPerValue * static_cast<double>(problem.num_rois * problem.output_region_stride);
+    parallel_for(problem.num_rois, grain_of(problem.num_rois, cost), [&](int64_t begin, int64_t end) {
       for (int64_t k = begin; k < end; ++k) {
         gather_region(problem, k, argmax, static_cast<decltype(zero)*>(output));
       }

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <exception>
 
+#include "arithmetic.h"
+
 namespace roipool::cpu {
 
 // ---- What the program provides: torch's threads, in register.cpp.
@@ -52,12 +54,14 @@ void parallel_for(int64_t size, int64_t grain, const Function& function) {
   }
 }
 
-// Counts the elements of work below which another thread costs more than it saves.
-constexpr int64_t kGrain = 16384;
+// Counts the nanoseconds of work below which a thread costs more than it saves: a fork and a join take some 10 us, and
+// milliseconds where other processes keep the cores busy.
+constexpr double kMinThreadNanoseconds = 100e3;
 
-// Returns the grain of a loop over tasks of so many elements each.
-inline int64_t grain_of(int64_t elements_per_task) {
-  return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, elements_per_task));
+// Returns the grain of a loop over so many tasks, by how long they take together on one thread.
+inline int64_t grain_of(int64_t num_tasks, double nanoseconds) {
+  const double max_threads = std::max(1.0, std::min(nanoseconds / kMinThreadNanoseconds, 1e6));
+  return std::max<int64_t>(1, divide_up(num_tasks, static_cast<int64_t>(max_threads)));
 }
 
 }  // namespace roipool::cpu

@@ -19,28 +19,18 @@ void clear_region(const RoIPoolProblem& problem, int64_t k, scalar_t* output, in
   }
 }
 
-// Calls function(bins, image, k, share) in parallel for each region that has bins and each of its shares, its channels
-// say, and clears the other regions. make_function() makes a function for each thread. work_per_share is in elements,
-// as for grain_of().
-template <typename scalar_t, typename MakeFunction>
-void for_each_region_share(const LevelProblem& problem, scalar_t* output, int32_t* argmax, int64_t num_shares,
-                           int64_t work_per_share, const MakeFunction& make_function) {
-  parallel_for(problem.num_regions() * num_shares, grain_of(work_per_share), [&](int64_t begin, int64_t end) {
+// Calls function(region, share) in parallel for each region that lies in an image and each of its shares, its channels
+// say. make_function() makes a function for each thread. `cost` is of all calls together, in nanoseconds.
+template <typename MakeFunction>
+void for_each_region_share(const PlacedRegions& placed, int64_t num_shares, double cost,
+                           const MakeFunction& make_function) {
+  const int64_t num_tasks = placed.size() * num_shares;
+  parallel_for(num_tasks, grain_of(num_tasks, cost), [&](int64_t begin, int64_t end) {
     auto function = make_function();
-    RegionBins bins(problem);
-    int64_t placed = -1;
-    int64_t image = -1;
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t k = problem.regions[task / num_shares];
-      const int64_t share = task % num_shares;
-      if (k != placed) {
-        image = bins.place(k);
-        placed = k;
-      }
-      if (image >= 0) {
-        function(bins, image, k, share);
-      } else if (share == 0) {
-        clear_region(problem, k, output, argmax);
+      const PlacedRegion& region = placed[task / num_shares];
+      if (region.image >= 0) {
+        function(region, task % num_shares);
       }
     }
   });

@@ -14,17 +14,13 @@
 
 namespace roipool::cpu {
 
-// Copies past the caches, so that the lines that are written need not be read first. Other threads see it after a
-// fence.
+// Copies whole lines of cache past the caches, so that the lines that are written need not be read first. Other threads
+// see it after a fence.
 inline void stream(const char* from, int64_t num_bytes, char* to) {
 #if defined(__x86_64__)
-  constexpr int64_t kVectorBytes = sizeof(__m128i);
-  int64_t i = std::min<int64_t>(num_bytes, -reinterpret_cast<uintptr_t>(to) % kVectorBytes);
-  std::memcpy(to, from, i);
-  for (; i + kVectorBytes <= num_bytes; i += kVectorBytes) {
+  for (int64_t i = 0; i < num_bytes; i += static_cast<int64_t>(sizeof(__m128i))) {
     _mm_stream_si128(reinterpret_cast<__m128i*>(to + i), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
   }
-  std::memcpy(to + i, from + i, num_bytes - i);
 #else
   std::memcpy(to, from, num_bytes);
 #endif
@@ -49,15 +45,16 @@ class StreamingWriter {
   template <typename T, typename Unpack>
   void write(const simd::StridedMatrix& matrix, T* output, const Unpack& unpack) {
     const bool channels_last = matrix.channel_stride == 1;
-    const int64_t num_bytes = matrix.num_channels * matrix.num_positions * static_cast<int64_t>(sizeof(T));
-    if (!streams_ || !channels_last || num_bytes > kBufferBytes) {
+    const int64_t run_bytes = matrix.num_channels * static_cast<int64_t>(sizeof(T));
+    const bool whole_lines = run_bytes % kLineBytes == 0 && reinterpret_cast<uintptr_t>(output) % kLineBytes == 0 &&
+                             matrix.position_stride * static_cast<int64_t>(sizeof(T)) % kLineBytes == 0;
+    if (!streams_ || !channels_last || !whole_lines || run_bytes * matrix.num_positions > kBufferBytes) {
       unpack(matrix, output);
       return;
     }
     simd::StridedMatrix buffered = matrix;
     buffered.position_stride = matrix.num_channels;
     unpack(buffered, reinterpret_cast<T*>(buffer_));
-    const int64_t run_bytes = matrix.num_channels * static_cast<int64_t>(sizeof(T));
     for (int64_t i = 0; i < matrix.num_positions; ++i) {
       stream(buffer_ + i * run_bytes, run_bytes, reinterpret_cast<char*>(output + i * matrix.position_stride));
     }
@@ -65,6 +62,7 @@ class StreamingWriter {
 
  private:
   static constexpr int64_t kBufferBytes = 16 << 10;
+  static constexpr int64_t kLineBytes = 64;  // of cache: a part of one takes longer to write past it than through it
 
   const bool streams_;
   alignas(64) char buffer_[kBufferBytes];

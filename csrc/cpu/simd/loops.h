@@ -68,10 +68,12 @@ struct BinGrid {
   int64_t num_columns;
 };
 
-// Describes a channel group of a part of a map, packed: rows from `top` on, `width` columns from `left` on.
+// Describes a channel group of a part of a map: rows from `top` on, `width` columns from `left` on.
 template <typename LaneType>
-struct PackedMap {
-  typename LaneType::lane_t* lanes;
+struct GroupMap {
+  const typename LaneType::lane_t* lanes;
+  int64_t cell_lanes;  // from cell to cell
+  bool is_packed;      // else the lanes are a map's, channels_last, as they are in memory
   SpecialValues special_values;
   int64_t num_channels;
   int64_t top;
@@ -102,16 +104,15 @@ struct GroupLoops {
   // Packs at most kGroupChannels channels of a map to [positions][padded_channels].
   SpecialValues (*pack)(const lane_t* map, const StridedMatrix& matrix, lane_t* packed);
 
-  // Makes each row, in columns begin .. end-1, the maximum of merged_rows rows: itself and those below. merged_rows is
-  // a power of two, and each row must be the maximum of half as many already, without special values. The last
-  // merged_rows - 1 rows are of no more use.
-  void (*merge_rows)(lane_t* packed, int64_t num_channels, int64_t height, int64_t width, int64_t merged_rows,
-                     int64_t begin, int64_t end);
+  // Makes each row the maximum of merged_rows rows: itself and those below. merged_rows is a power of two, and each row
+  // must be the maximum of half as many already, without special values. The last merged_rows - 1 rows are of no more
+  // use.
+  void (*merge_rows)(lane_t* packed, int64_t num_channels, int64_t height, int64_t width, int64_t merged_rows);
 
-  // Pools the bins of a region, all of whose cells are packed, into pooled groups [bins][kGroupChannels]: values and,
-  // unless it is null, offsets. Both are 0 in an empty bin. Where merged_rows > 1, `offsets` must be null, and every
-  // bin that is not empty must have at least merged_rows rows.
-  void (*pool_bins)(const PackedMap<LaneType>& map, const BinGrid& grid, lane_t* values, offset_t* offsets);
+  // Pools the bins of a region, all of whose cells the map has, into pooled groups [bins][kGroupChannels]: values and,
+  // unless it is null, offsets. Both are 0 in an empty bin. Reads padded_channels of a cell, packed or not. Where
+  // merged_rows > 1, `offsets` must be null, and every bin that is not empty must have at least merged_rows rows.
+  void (*pool_bins)(const GroupMap<LaneType>& map, const BinGrid& grid, lane_t* values, offset_t* offsets);
 
   // Copies a pooled group of values to an output.
   void (*unpack_values)(const lane_t* values, const StridedMatrix& matrix, lane_t* output);

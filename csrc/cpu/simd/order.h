@@ -54,18 +54,25 @@ ROIPOOL_ALWAYS_INLINE bool greater_decides(SpecialValues special_values) {
   return kIsHalfPrecision<LaneType> ? !special_values.any() : !special_values.has_nan;
 }
 
-// Says which lanes of `value` replace those of `best`: the rule of roipool::replaces() in problem.h, for vectors. The
-// test `tests/kernels/rule_test.cpp` holds both together.
+// Ranks lanes that may be replaced, so that a lane whose value is greater than a rank replaces the lane of that rank.
+// Floats rank as they are. Of half precision, a negative zero ranks as the other zero, and a NaN above all.
 template <typename LaneType, bool kGreaterDecides, typename V>
-ROIPOOL_ALWAYS_INLINE auto replaces(V value, V best) {
-  if constexpr (kGreaterDecides) {
-    return value > best;
-  } else if constexpr (kIsHalfPrecision<LaneType>) {
-    // A best that is a negative zero ranks as the other zero, and one that is NaN above all.
-    const V best_rank = is_nan<LaneType>(best) ? (best & 0) + 0x7fff : best - (best == -1);
-    return (value > best_rank) | is_nan<LaneType>(value);
+ROIPOOL_ALWAYS_INLINE V rank_of(V best) {
+  if constexpr (kIsHalfPrecision<LaneType> && !kGreaterDecides) {
+    return is_nan<LaneType>(best) ? (best & 0) + 0x7fff : best - (best == -1);
   } else {
-    return (value > best) | (value != value);
+    return best;
+  }
+}
+
+// Says which lanes of `value` replace those that have such ranks: the rule of roipool::replaces() in problem.h, for
+// vectors. The test `tests/kernels/rule_test.cpp` holds both together.
+template <typename LaneType, bool kGreaterDecides, typename V>
+ROIPOOL_ALWAYS_INLINE auto replaces(V value, V rank) {
+  if constexpr (kGreaterDecides) {
+    return value > rank;
+  } else {
+    return (value > rank) | is_nan<LaneType>(value);
   }
 }
 

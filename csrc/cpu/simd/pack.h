@@ -10,7 +10,7 @@
 namespace roipool::cpu::simd {
 namespace {
 
-// Packs a map whose channels lie side by side. Lanes beyond the last channel are 0.
+// Packs a map whose channels lie side by side. Lanes beyond the last channel hold those of other cells, or 0.
 template <typename LaneType>
 SpecialValues pack_channels_last(const typename LaneType::lane_t* map, const StridedMatrix& matrix,
                                  typename LaneType::lane_t* packed) {
@@ -18,11 +18,12 @@ SpecialValues pack_channels_last(const typename LaneType::lane_t* map, const Str
   constexpr int64_t kCount = kLanes<lane_t>;
   using V = Vector<lane_t, kCount>;
   const int64_t cell_lanes = GroupLoops<LaneType>::padded_channels(matrix.num_channels);
+  const lane_t* end = map + (matrix.num_positions - 1) * matrix.position_stride + matrix.num_channels;
   SpecialValueFinder<LaneType> special_values;
   for (int64_t cell = 0; cell < matrix.num_positions; ++cell) {
     const lane_t* from = map + cell * matrix.position_stride;
     for (int64_t c = 0; c < cell_lanes; c += kCount) {
-      const V lanes = swap_order<LaneType>(load_some<V>(from + c, matrix.num_channels - c));
+      const V lanes = swap_order<LaneType>(load_some<V>(from + c, end - from - c));
       special_values.look_at(lanes);
       store(lanes, packed + cell * cell_lanes + c);
     }
@@ -72,19 +73,16 @@ SpecialValues pack(const typename LaneType::lane_t* map, const StridedMatrix& ma
 
 template <typename LaneType>
 void merge_rows(typename LaneType::lane_t* packed, int64_t num_channels, int64_t height, int64_t width,
-                int64_t merged_rows, int64_t begin, int64_t end) {
+                int64_t merged_rows) {
   constexpr int64_t kCount = kLanes<typename LaneType::lane_t>;
   using V = Vector<typename LaneType::lane_t, kCount>;
-  const int64_t cell_lanes = GroupLoops<LaneType>::padded_channels(num_channels);
-  const int64_t below = merged_rows / 2 * width * cell_lanes;
+  const int64_t row_lanes = width * GroupLoops<LaneType>::padded_channels(num_channels);
+  const int64_t below = merged_rows / 2 * row_lanes;
   // Goes downwards, so that what is read below has not been merged yet.
-  for (int64_t y = 0; y + merged_rows <= height; ++y) {
-    typename LaneType::lane_t* row = packed + y * width * cell_lanes;
-    for (int64_t i = begin * cell_lanes; i < end * cell_lanes; i += kCount) {
-      const V upper = load<V>(row + i);
-      const V lower = load<V>(row + below + i);
-      store(lower > upper ? lower : upper, row + i);
-    }
+  for (int64_t i = 0; i < (height - merged_rows + 1) * row_lanes; i += kCount) {
+    const V upper = load<V>(packed + i);
+    const V lower = load<V>(packed + below + i);
+    store(lower > upper ? lower : upper, packed + i);
   }
 }
 

@@ -14,11 +14,23 @@ namespace {
 template <typename lane_t>
 constexpr int64_t kBinLanes = kGroupBytes / sizeof(lane_t);
 
+// Stores the first `count` lanes of a vector. Stores all where so much of `writable` is left: what lies beyond is written
+// later.
+template <typename V, typename T>
+ROIPOOL_ALWAYS_INLINE void store_some(V vector, T* to, int64_t count, int64_t writable) {
+  if (writable >= static_cast<int64_t>(sizeof vector / sizeof(T))) {
+    store(vector, to);
+  } else {
+    __builtin_memcpy(to, &vector, count * sizeof(T));
+  }
+}
+
 // Transposes a square of a pooled group, num_bins x num_channels of it, to an output. kWhole says that both are the
-// lanes of a register, so that nothing is asked for each of them.
+// lanes of a register, so that nothing is asked for each of them; else `writable` elements may be written to.
 template <bool kWhole, typename lane_t, typename out_t, typename Convert>
 ROIPOOL_ALWAYS_INLINE void unpack_square(const lane_t* pooled, int64_t num_bins, int64_t num_channels,
-                                         int64_t channel_stride, out_t* output, const Convert& convert) {
+                                         int64_t channel_stride, out_t* output, int64_t writable,
+                                         const Convert& convert) {
   constexpr int64_t kCount = kLanes<lane_t>;
   using V = Vector<lane_t, kCount>;
   V rows[kCount];
@@ -29,9 +41,10 @@ ROIPOOL_ALWAYS_INLINE void unpack_square(const lane_t* pooled, int64_t num_bins,
   transpose(rows);
   ROIPOOL_UNROLL
   for (int64_t i = 0; i < kCount; ++i) {
-    if (kWhole || i < num_channels) {
-      const auto converted = convert(rows[i]);
-      __builtin_memcpy(output + i * channel_stride, &converted, kWhole ? sizeof converted : num_bins * sizeof(out_t));
+    if (kWhole) {
+      store(convert(rows[i]), output + i * channel_stride);
+    } else if (i < num_channels) {
+      store_some(convert(rows[i]), output + i * channel_stride, num_bins, writable - i * channel_stride);
     }
   }
 }
@@ -43,15 +56,16 @@ ROIPOOL_ALWAYS_INLINE void unpack_channels_last(const lane_t* pooled, const Stri
                                                 const Convert& convert) {
   constexpr int64_t kCount = kLanes<lane_t>;
   using V = Vector<lane_t, kCount>;
+  // The bins lie side by side where the output has no other channels.
+  const bool adjacent_bins = matrix.position_stride == matrix.num_channels;
   for (int64_t bin_index = 0; bin_index < matrix.num_positions; ++bin_index) {
+    const lane_t* from = pooled + bin_index * kBinLanes<lane_t>;
+    out_t* to = output + bin_index * matrix.position_stride;
+    const int64_t writable = (adjacent_bins ? matrix.num_positions - bin_index : 1) * matrix.num_channels;
     for (int64_t c = 0; c < matrix.num_channels; c += kCount) {
-      const auto converted = convert(load<V>(pooled + bin_index * kBinLanes<lane_t> + c), bin_index);
-      out_t* to = output + bin_index * matrix.position_stride + c;
-      if (c + kCount <= matrix.num_channels) {
-        __builtin_memcpy(to, &converted, sizeof converted);
-      } else {
-        __builtin_memcpy(to, &converted, (matrix.num_channels - c) * sizeof(out_t));
-      }
+      // The last vector overlaps the one before it.
+      const int64_t first = max(0, min(c, matrix.num_channels - kCount));
+      store_some(convert(load<V>(from + first), bin_index), to + first, matrix.num_channels, writable - first);
     }
   }
 }
@@ -66,6 +80,7 @@ ROIPOOL_ALWAYS_INLINE void unpack_contiguous(const lane_t* pooled, const Strided
   const int64_t num_bins = min(kCount, matrix.num_positions);
   for (int64_t c = 0; c < matrix.num_channels; c += kCount) {
     const int64_t num_channels = min(kCount, matrix.num_channels - c);
+    const int64_t writable = (matrix.num_channels - c) * matrix.channel_stride;
     for (int64_t bin_index = 0; bin_index < matrix.num_positions; bin_index += kCount) {
       // The last square overlaps the one before it.
       const int64_t first = min(bin_index, matrix.num_positions - num_bins);
@@ -73,9 +88,9 @@ ROIPOOL_ALWAYS_INLINE void unpack_contiguous(const lane_t* pooled, const Strided
       out_t* to = output + c * matrix.channel_stride + first;
       const auto convert_here = [&](V lanes) __attribute__((always_inline)) { return convert(lanes, first); };
       if (num_bins == kCount && num_channels == kCount) {
-        unpack_square<true>(square, num_bins, num_channels, matrix.channel_stride, to, convert_here);
+        unpack_square<true>(square, num_bins, num_channels, matrix.channel_stride, to, 0, convert_here);
       } else {
-        unpack_square<false>(square, num_bins, num_channels, matrix.channel_stride, to, convert_here);
+        unpack_square<false>(square, num_bins, num_channels, matrix.channel_stride, to, writable - first, convert_here);
       }
     }
   }
