@@ -37,7 +37,7 @@ ForwardWork work_of(const LevelProblem& problem, const PlacedRegions& placed, bo
       ++work.num_regions;
       work.num_bins += problem.num_bins();
       work.num_part_cells += hull.num_cells();
-      work.num_part_squares += hull.height() * divide_up(hull.width(), work.vector_lanes);
+      work.num_part_vectors += hull.height() * divide_up(hull.width(), work.vector_lanes);
       work.num_visits += region.row_visits() * region.column_visits();
       work.num_row_vectors += region.row_visits() * row_vectors;
       work.num_row_squares += row_blocks * row_vectors;

@@ -42,9 +42,9 @@ inline bool can_pool(ForwardWay way, const ForwardWork& work) {
 inline double predict(ForwardWay way, const ForwardWork& work) {
   switch (way) {
     case ForwardWay::kPackedMaps:
-      return cost_of_packing_maps(work) + cost_of_pooling_packed(work);
+      return cost_of_packing_maps(work) + cost_of_pooling_packed_maps(work);
     case ForwardWay::kPackedParts:
-      return cost_of_packing_parts(work) + cost_of_pooling_packed(work);
+      return cost_of_packing_parts(work) + cost_of_pooling_packed_parts(work);
     case ForwardWay::kInPlace:
       return cost_of_pooling_in_place(work);
     case ForwardWay::kRows:

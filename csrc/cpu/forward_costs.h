@@ -1,7 +1,8 @@
 // Prices the ways of a forward: how long each takes on one thread, in nanoseconds, by what it has to do.
 //
-// The constants were fitted by benchmarks/fit_costs.py, which times every way on random problems. They need not be
-// right: only which of two prices is lower matters, and whether there is work for another thread.
+// benchmarks/fit_costs.py times every way on random problems, and fits the prices. They need not be right for every
+// processor: they tell the ways apart where one takes several times as long as another, and say whether there is work
+// for a second thread.
 #pragma once
 
 #include <algorithm>
@@ -14,21 +15,24 @@ namespace roipool::cpu {
 // Counts what there is to do, for one channel.
 struct ForwardWork {
   int64_t num_channels;
-  int64_t group_channels;   // of a channel group
-  int64_t vector_lanes;     // of the widest register
-  int64_t map_width;        // in cells
-  int64_t num_cells;        // of the maps of all images
+  int64_t group_channels;  // of a channel group
+  int64_t vector_lanes;    // of the widest register
+  int64_t map_width;       // in cells
+  int64_t num_cells;       // of the maps of all images
   bool channels_last;
   bool half_precision;
   bool with_argmax;
+
+  // Of all regions together:
   int64_t num_regions;
-  int64_t num_bins;         // of all regions together, as everything below
-  int64_t num_part_cells;   // of the rectangles that the regions lie in
-  int64_t num_part_rows;    // of these rectangles
-  int64_t num_part_squares; // of vector_lanes adjacent cells, in all rows of these rectangles
-  int64_t num_visits;       // of cells, once for each bin that a cell is in
-  int64_t num_row_vectors;  // of vector_lanes adjacent cells, once for each bin that they are in along the rows
-  int64_t num_row_squares;  // of row_vectors that are transposed
+  int64_t num_bins;
+  int64_t num_visits;        // of cells: once for each bin that a cell is in
+  int64_t num_part_cells;    // of the rectangles that the regions lie in
+  int64_t num_part_vectors;  // of vector_lanes cells side by side in these rectangles
+
+  // By rows, with rows of cells reduced side by side, then columns of as many rows of bins as a register has lanes:
+  int64_t num_row_vectors;
+  int64_t num_row_squares;  // that are transposed in between
   int64_t num_column_vectors;
 
   // Counts the registers that the channels of a cell fill.
@@ -36,43 +40,85 @@ struct ForwardWork {
   int64_t num_groups() const { return divide_up(num_channels, group_channels); }
 };
 
+// Is the price of one thing to do, in nanoseconds.
+struct Price {
+  double base;
+  double argmax;          // on top, where argmax is recorded
+  double half_precision;  // on top, for half precision
+
+  double times(const ForwardWork& work, int64_t count) const {
+    return (base + (work.with_argmax ? argmax : 0) + (work.half_precision ? half_precision : 0)) *
+           static_cast<double>(count);
+  }
+};
+
+// ---- By channel groups.
+
 inline double cost_of_packing_maps(const ForwardWork& work) {
-  const double per_cell = work.channels_last ? 1.0 : 1.5;
-  return static_cast<double>(work.num_vectors() * work.num_cells) * per_cell;
+  constexpr Price kCell = {1.3, 0, 1.5};  // of a register of channels
+  constexpr Price kChannelsLastCell = {1.7, 0, 0};
+  return (work.channels_last ? kChannelsLastCell : kCell).times(work, work.num_vectors() * work.num_cells);
 }
 
 inline double cost_of_packing_parts(const ForwardWork& work) {
-  const auto vectors = static_cast<double>(work.num_vectors());
-  return work.channels_last ? vectors * static_cast<double>(work.num_part_cells) * 1.0
-                            : vectors * static_cast<double>(work.num_part_squares) * 25;
+  constexpr Price kSquare = {33, 3.6, 34};  // a register of channels of each of the cells side by side
+  constexpr Price kChannelsLastCell = {2.0, 0, 0};
+  return work.channels_last ? kChannelsLastCell.times(work, work.num_vectors() * work.num_part_cells)
+                            : kSquare.times(work, work.num_vectors() * work.num_part_vectors);
 }
 
-inline double cost_of_pooling_packed(const ForwardWork& work) {
-  const double per_visit = work.with_argmax ? 0.5 : 0.3;
-  const double per_bin = work.with_argmax ? 6 : 4;
-  return static_cast<double>(work.num_vectors()) *
-             (per_visit * static_cast<double>(work.num_visits) + per_bin * static_cast<double>(work.num_bins)) +
-         static_cast<double>(work.num_groups() * work.num_regions) * 40;
+// Holds what pooling the bins of regions costs.
+struct GroupPrices {
+  Price visit;      // of a register of channels
+  Price bin;        // of a register of channels
+  Price group_bin;  // of a channel group
+  Price region;     // of a channel group
+
+  double of(const ForwardWork& work) const {
+    return visit.times(work, work.num_vectors() * work.num_visits) + bin.times(work, work.num_vectors() * work.num_bins) +
+           group_bin.times(work, work.num_groups() * work.num_bins) +
+           region.times(work, work.num_groups() * work.num_regions);
+  }
+};
+
+inline double cost_of_pooling_packed_maps(const ForwardWork& work) {
+  return GroupPrices{{0.16, 1.1, 0.43}, {3.6, 3.3, 0.2}, {2.8, 0, 0}, {120, 0, 0}}.of(work);
+}
+
+inline double cost_of_pooling_packed_parts(const ForwardWork& work) {
+  return GroupPrices{{0.95, 0.48, 0.94}, {0, 4.5, 0.8}, {4.7, 0.1, 0}, {185, 0, 0}}.of(work);
 }
 
 inline double cost_of_pooling_in_place(const ForwardWork& work) {
-  const double per_visit = work.with_argmax ? 0.8 : 0.5;
-  const double per_bin = work.with_argmax ? 6 : 4;
-  return static_cast<double>(work.num_vectors()) *
-             (per_visit * static_cast<double>(work.num_visits) + per_bin * static_cast<double>(work.num_bins)) +
-         static_cast<double>(work.num_groups() * work.num_regions) * 40;
+  return GroupPrices{{1.8, 0.18, 1.2}, {0.66, 3.5, 3.7}, {3.6, 2.9, 0}, {78, 0, 0}}.of(work);
 }
 
+// ---- Channel by channel.
+
 inline double cost_of_pooling_rows(const ForwardWork& work) {
-  return static_cast<double>(work.num_channels) *
-         (static_cast<double>(work.num_regions) * 40 + static_cast<double>(work.num_row_vectors) * 0.5 +
-          static_cast<double>(work.num_row_squares) * 30 + static_cast<double>(work.num_column_vectors) * 0.5 +
-          static_cast<double>(work.num_bins) * 1);
+  constexpr Price kCell = {0.35, 0, 0};
+  constexpr Price kChannelsLastCell = {0.96, 0, 0};
+  constexpr Price kRowVector = {0.79, 0.44, 0};
+  constexpr Price kRowSquare = {23, 53, 0};
+  constexpr Price kColumnVector = {0.42, 0.87, 0};
+  constexpr Price kBin = {1.35, 0.67, 0};
+  constexpr Price kRegion = {92, 0, 0};
+  const int64_t num_cells = std::min(work.num_part_cells, work.num_cells);
+  return (work.channels_last ? kChannelsLastCell : kCell).times(work, work.num_channels * num_cells) +
+         kRowVector.times(work, work.num_channels * work.num_row_vectors) +
+         kRowSquare.times(work, work.num_channels * work.num_row_squares) +
+         kColumnVector.times(work, work.num_channels * work.num_column_vectors) +
+         kBin.times(work, work.num_channels * work.num_bins) + kRegion.times(work, work.num_channels * work.num_regions);
 }
 
 inline double cost_of_pooling_cells(const ForwardWork& work) {
-  return static_cast<double>(work.num_channels) *
-         (static_cast<double>(work.num_bins) * 5 + static_cast<double>(work.num_visits) * 1.5);
+  constexpr Price kVisit = {1.2, 0, 0};
+  constexpr Price kBin = {2.1, 0, 0};
+  constexpr Price kChannelsLastBin = {3.7, 0, 0};
+  constexpr Price kRegion = {9, 0, 0};
+  return kVisit.times(work, work.num_channels * work.num_visits) +
+         (work.channels_last ? kChannelsLastBin : kBin).times(work, work.num_channels * work.num_bins) +
+         kRegion.times(work, work.num_channels * work.num_regions);
 }
 
 }  // namespace roipool::cpu

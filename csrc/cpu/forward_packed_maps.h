@@ -32,7 +32,7 @@ class PackedMapsForward {
 
   void pool(const ForwardWork& work) const {
     const double packing_cost = cost_of_packing_maps(work);
-    const double pooling_cost = cost_of_pooling_packed(work);
+    const double pooling_cost = cost_of_pooling_packed_maps(work);
     const int64_t num_packed_maps = problem_.num_images * groups_.num_groups();
     const int64_t num_shares = num_shares_of_image(num_packed_maps, num_threads(), packing_cost, pooling_cost);
     const int64_t num_tasks = num_packed_maps * num_shares;
