@@ -2,8 +2,8 @@
 
     python benchmarks/sweep.py --json benchmarks/results/cpu_sweep.json --plot benchmarks/results/cpu_sweep.png
 
-Sizes are log-uniform: images, channels, the sides of maps, regions and their sides, bins. Dtype, layout, mode and
-threads are drawn as well. The seed fixes them all. A figure is the least of several calls that take turns in one
+Sizes are log-uniform: images, channels, the sides of maps, regions, their sides from one cell to the map's, bins. Dtype,
+layout, mode and threads are drawn as well. The seed fixes them all. A figure is the least of several calls that take turns in one
 process, so that what else the machine does shows least; --busy shows the opposite: a process that keeps one core busy
 runs beside it, and a figure is the median.
 """
@@ -47,7 +47,6 @@ class Problem:
     width: int
     num_regions: int
     output_size: tuple[int, int]
-    region_sides: tuple[float, float]  # the shortest and the longest, in cells
     dtype: str
     layout: str
     mode: str
@@ -66,16 +65,14 @@ class Problem:
         return 4 * max(self.batch_size * self.channels * self.height * self.width, num_values)
 
     def num_visits(self) -> float:
-        """Estimates how many cells are looked at, all bins together."""
-        shortest, longest = self.region_sides
-        side = math.sqrt(shortest * longest)
-        rows, columns = (max(side, size) + size for size in self.output_size)
+        """Estimates how many cells are looked at, all bins together: a bin may share a row and a column with the next."""
+        mean_sides = ((side - 1) / math.log(side) for side in (self.height, self.width))  # of what make_part() draws
+        rows, columns = (mean + size for mean, size in zip(mean_sides, self.output_size, strict=True))
         return self.num_regions * self.channels * rows * columns
 
     def describe(self) -> str:
         return (
-            f"({self.batch_size}, {self.channels}, {self.height}, {self.width}), {self.num_regions} regions of "
-            f"{self.region_sides[0]:.0f}..{self.region_sides[1]:.0f} cells, "
+            f"({self.batch_size}, {self.channels}, {self.height}, {self.width}), {self.num_regions} regions, "
             f"{self.output_size[0]}x{self.output_size[1]} bins, {self.dtype}, {self.layout}, {self.mode}, "
             f"{self.threads} threads"
         )
@@ -83,10 +80,8 @@ class Problem:
     def make_part(self) -> Part:
         generator = torch.Generator().manual_seed(self.seed)
         input = torch.randn(self.batch_size, self.channels, self.height, self.width, generator=generator)
-        shortest, longest = (math.log(side) for side in self.region_sides)
-        sides = torch.exp(shortest + torch.rand(self.num_regions, 2, generator=generator) * (longest - shortest))
         map_sides = torch.tensor([self.width, self.height])
-        sides = torch.minimum(sides, map_sides)
+        sides = map_sides ** torch.rand(self.num_regions, 2, generator=generator)
         corners = torch.rand(self.num_regions, 2, generator=generator) * (map_sides - sides)
         images = torch.randint(self.batch_size, (self.num_regions, 1), generator=generator)
         rois = torch.cat([images, corners, corners + sides - 1], 1)
@@ -104,16 +99,13 @@ def draw_problems(seed: int) -> Iterator[Problem]:
         return min(highest, int(draw(lowest, highest + 1)))
 
     while True:
-        height, width = draw_int(7, 800), draw_int(7, 800)
-        longest = draw(2, max(height, width))
         problem = Problem(
             batch_size=draw_int(1, 4),
             channels=draw_int(1, 1024),
-            height=height,
-            width=width,
+            height=draw_int(7, 800),
+            width=draw_int(7, 800),
             num_regions=draw_int(1, 1500),
             output_size=(draw_int(1, 28), draw_int(1, 28)),
-            region_sides=(draw(1, longest), longest),
             dtype=rng.choice(["float32", "bfloat16"]),
             layout=rng.choice(list(LAYOUTS)),
             mode=rng.choice(["inference", "forward_backward"]),

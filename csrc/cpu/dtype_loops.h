@@ -20,6 +20,7 @@ template <>
 struct DTypeLoops<float> {
   using LaneType = simd::Float32Lanes;
   static const simd::GroupLoops<LaneType>& groups() { return target_loops().float32; }
+  static const simd::CellLoops<LaneType>& cells() { return target_loops().float32_cells; }
   static const simd::RowLoops<LaneType>& rows() { return target_loops().float32_rows; }
 };
 
@@ -27,6 +28,7 @@ template <>
 struct DTypeLoops<double> {
   using LaneType = simd::Float64Lanes;
   static const simd::GroupLoops<LaneType>& groups() { return target_loops().float64; }
+  static const simd::CellLoops<LaneType>& cells() { return target_loops().float64_cells; }
   static const simd::RowLoops<LaneType>& rows() { return target_loops().float64_rows; }
 };
 
@@ -34,6 +36,7 @@ template <>
 struct DTypeLoops<Float16> {
   using LaneType = simd::Float16Lanes;
   static const simd::GroupLoops<LaneType>& groups() { return target_loops().float16; }
+  static const simd::CellLoops<LaneType>& cells() { return target_loops().float16_cells; }
   static const simd::Conversions& conversions() { return target_loops().float16_conversions; }
 };
 
@@ -41,6 +44,7 @@ template <>
 struct DTypeLoops<BFloat16> {
   using LaneType = simd::BFloat16Lanes;
   static const simd::GroupLoops<LaneType>& groups() { return target_loops().bfloat16; }
+  static const simd::CellLoops<LaneType>& cells() { return target_loops().bfloat16_cells; }
   static const simd::Conversions& conversions() { return target_loops().bfloat16_conversions; }
 };
 

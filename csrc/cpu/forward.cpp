@@ -39,6 +39,7 @@ ForwardWork work_of(const LevelProblem& problem, const PlacedRegions& placed, bo
       work.num_part_cells += hull.num_cells();
       work.num_part_vectors += hull.height() * divide_up(hull.width(), work.vector_lanes);
       work.num_visits += region.row_visits() * region.column_visits();
+      work.num_bin_vectors += region.row_visits() * region.column_vectors(work.vector_lanes);
       work.num_row_vectors += region.row_visits() * row_vectors;
       work.num_row_squares += row_blocks * row_vectors;
       work.num_column_vectors += row_blocks * region.column_visits();
@@ -62,8 +63,7 @@ void forward_level(const LevelProblem& problem, scalar_t* output, int32_t* argma
   const PlacedRegions placed(problem);
   clear_regions(problem, placed, output, argmax);
   const ForwardWork work = work_of<scalar_t>(problem, placed, argmax != nullptr);
-  ForwardWay way = choose_way(work);
-  if (const char* f = std::getenv("ROIPOOL_CPU_FORWARD")) { auto w = static_cast<ForwardWay>(f[0]-'0'); if (can_pool(w, work) && work.num_cells) way = w; }
+  const ForwardWay way = choose_way(work, std::getenv("ROIPOOL_CPU_FORWARD"));
   const double cost = predict(way, work);
   switch (way) {
     case ForwardWay::kPackedMaps:

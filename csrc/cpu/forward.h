@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <initializer_list>
+#include <cstring>
 
 #include "arithmetic.h"
 #include "cpu/forward_costs.h"
@@ -20,8 +20,16 @@ namespace roipool::cpu {
 
 enum class ForwardWay { kPackedMaps, kPackedParts, kInPlace, kRows, kCells };
 
-constexpr ForwardWay kForwardWays[] = {ForwardWay::kPackedMaps, ForwardWay::kPackedParts, ForwardWay::kInPlace,
-                                       ForwardWay::kRows, ForwardWay::kCells};
+struct NamedForwardWay {
+  const char* name;
+  ForwardWay way;
+};
+
+constexpr NamedForwardWay kForwardWays[] = {{"packed_maps", ForwardWay::kPackedMaps},
+                                            {"packed_parts", ForwardWay::kPackedParts},
+                                            {"in_place", ForwardWay::kInPlace},
+                                            {"rows", ForwardWay::kRows},
+                                            {"cells", ForwardWay::kCells}};
 
 // Counts the columns that a map must have to be pooled by rows: the lanes of the widest register, which loads so many.
 constexpr int64_t kMinRowWidth = 16;
@@ -54,14 +62,21 @@ inline double predict(ForwardWay way, const ForwardWork& work) {
   }
 }
 
-// Returns the cheapest way. Where the maps have no cell, every bin is empty.
-inline ForwardWay choose_way(const ForwardWork& work) {
+// Returns the cheapest way, or the one that is asked for by its name, unless that is null or cannot pool such maps.
+// Where the maps have no cell, every bin is empty.
+inline ForwardWay choose_way(const ForwardWork& work, const char* asked) {
   ForwardWay cheapest = ForwardWay::kCells;
   if (work.num_cells == 0) {
     return cheapest;
   }
-  for (const ForwardWay way : kForwardWays) {
-    if (can_pool(way, work) && predict(way, work) < predict(cheapest, work)) {
+  for (const auto [name, way] : kForwardWays) {
+    if (!can_pool(way, work)) {
+      continue;
+    }
+    if (asked != nullptr && std::strcmp(asked, name) == 0) {
+      return way;
+    }
+    if (predict(way, work) < predict(cheapest, work)) {
       cheapest = way;
     }
   }

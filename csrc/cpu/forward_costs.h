@@ -29,6 +29,7 @@ struct ForwardWork {
   int64_t num_visits;        // of cells: once for each bin that a cell is in
   int64_t num_part_cells;    // of the rectangles that the regions lie in
   int64_t num_part_vectors;  // of vector_lanes cells side by side in these rectangles
+  int64_t num_bin_vectors;   // of vector_lanes cells side by side in bins
 
   // By rows, with rows of cells reduced side by side, then columns of as many rows of bins as a register has lanes:
   int64_t num_row_vectors;
@@ -55,14 +56,14 @@ struct Price {
 // ---- By channel groups.
 
 inline double cost_of_packing_maps(const ForwardWork& work) {
-  constexpr Price kCell = {1.3, 0, 1.5};  // of a register of channels
-  constexpr Price kChannelsLastCell = {1.7, 0, 0};
+  constexpr Price kCell = {1.4, 0, 0.93};  // of a register of channels
+  constexpr Price kChannelsLastCell = {1.5, 0, 0};
   return (work.channels_last ? kChannelsLastCell : kCell).times(work, work.num_vectors() * work.num_cells);
 }
 
 inline double cost_of_packing_parts(const ForwardWork& work) {
-  constexpr Price kSquare = {33, 3.6, 34};  // a register of channels of each of the cells side by side
-  constexpr Price kChannelsLastCell = {2.0, 0, 0};
+  constexpr Price kSquare = {31, 5.8, 31};  // a register of channels of each of the cells side by side
+  constexpr Price kChannelsLastCell = {1.7, 0, 0};
   return work.channels_last ? kChannelsLastCell.times(work, work.num_vectors() * work.num_part_cells)
                             : kSquare.times(work, work.num_vectors() * work.num_part_vectors);
 }
@@ -82,27 +83,27 @@ struct GroupPrices {
 };
 
 inline double cost_of_pooling_packed_maps(const ForwardWork& work) {
-  return GroupPrices{{0.16, 1.1, 0.43}, {3.6, 3.3, 0.2}, {2.8, 0, 0}, {120, 0, 0}}.of(work);
+  return GroupPrices{{0.55, 1.0, 0.54}, {3.2, 3.9, 0}, {2.6, 0, 0}, {55, 0, 0}}.of(work);
 }
 
 inline double cost_of_pooling_packed_parts(const ForwardWork& work) {
-  return GroupPrices{{0.95, 0.48, 0.94}, {0, 4.5, 0.8}, {4.7, 0.1, 0}, {185, 0, 0}}.of(work);
+  return GroupPrices{{1.2, 0.5, 1.4}, {0.4, 4.2, 0}, {4.0, 0.3, 0}, {170, 0, 0}}.of(work);
 }
 
 inline double cost_of_pooling_in_place(const ForwardWork& work) {
-  return GroupPrices{{1.8, 0.18, 1.2}, {0.66, 3.5, 3.7}, {3.6, 2.9, 0}, {78, 0, 0}}.of(work);
+  return GroupPrices{{1.8, 0.2, 1.3}, {0.8, 4.3, 3.4}, {3.8, 1.7, 0}, {56, 0, 0}}.of(work);
 }
 
 // ---- Channel by channel.
 
 inline double cost_of_pooling_rows(const ForwardWork& work) {
-  constexpr Price kCell = {0.35, 0, 0};
-  constexpr Price kChannelsLastCell = {0.96, 0, 0};
-  constexpr Price kRowVector = {0.79, 0.44, 0};
-  constexpr Price kRowSquare = {23, 53, 0};
-  constexpr Price kColumnVector = {0.42, 0.87, 0};
-  constexpr Price kBin = {1.35, 0.67, 0};
-  constexpr Price kRegion = {92, 0, 0};
+  constexpr Price kCell = {0.34, 0, 0};
+  constexpr Price kChannelsLastCell = {0.98, 0, 0};
+  constexpr Price kRowVector = {1.8, 0.67, 0};
+  constexpr Price kRowSquare = {0, 62, 0};
+  constexpr Price kColumnVector = {1.3, 0.13, 0};
+  constexpr Price kBin = {1.2, 0.61, 0};
+  constexpr Price kRegion = {85, 0, 0};
   const int64_t num_cells = std::min(work.num_part_cells, work.num_cells);
   return (work.channels_last ? kChannelsLastCell : kCell).times(work, work.num_channels * num_cells) +
          kRowVector.times(work, work.num_channels * work.num_row_vectors) +
@@ -112,13 +113,16 @@ inline double cost_of_pooling_rows(const ForwardWork& work) {
 }
 
 inline double cost_of_pooling_cells(const ForwardWork& work) {
-  constexpr Price kVisit = {1.2, 0, 0};
-  constexpr Price kBin = {2.1, 0, 0};
-  constexpr Price kChannelsLastBin = {3.7, 0, 0};
-  constexpr Price kRegion = {9, 0, 0};
-  return kVisit.times(work, work.num_channels * work.num_visits) +
-         (work.channels_last ? kChannelsLastBin : kBin).times(work, work.num_channels * work.num_bins) +
-         kRegion.times(work, work.num_channels * work.num_regions);
+  constexpr Price kVector = {1.2, 0.83, 1.3};  // of the cells of a bin's row
+  constexpr Price kBin = {2.3, 3.8, 0.8};
+  constexpr Price kChannelsLastVisit = {0.99, 0, 0};
+  constexpr Price kChannelsLastBin = {5.4, 0, 0};
+  constexpr Price kRegion = {24, 0, 0};
+  const double pooling = work.channels_last ? kChannelsLastVisit.times(work, work.num_channels * work.num_visits) +
+                                                  kChannelsLastBin.times(work, work.num_channels * work.num_bins)
+                                            : kVector.times(work, work.num_channels * work.num_bin_vectors) +
+                                                  kBin.times(work, work.num_channels * work.num_bins);
+  return pooling + kRegion.times(work, work.num_channels * work.num_regions);
 }
 
 }  // namespace roipool::cpu

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <vector>
 
+#include "arithmetic.h"
 #include "cpu/parallel.h"
 #include "cpu/simd/loops.h"
 #include "problem.h"
@@ -45,6 +46,9 @@ struct PlacedRegion {
     return (max_size(grid.rows, grid.num_rows) - 1) * map_width + max_size(grid.columns, grid.num_columns) - 1;
   }
 
+  // Returns the cells of the largest bin.
+  int64_t max_bin_cells() const { return max_size(grid.rows, grid.num_rows) * max_size(grid.columns, grid.num_columns); }
+
   // Returns the rows of the lowest bin that is not empty; 0 if all are.
   int64_t min_bin_rows() const {
     int64_t min_rows = 0;
@@ -60,6 +64,15 @@ struct PlacedRegion {
   // Count the rows and the columns of all bins together: each once for each bin that it is in.
   int64_t row_visits() const { return sum_of_sizes(grid.rows, grid.num_rows); }
   int64_t column_visits() const { return sum_of_sizes(grid.columns, grid.num_columns); }
+
+  // Counts the vectors of so many columns, or of fewer, that the bins of a row of bins have together.
+  int64_t column_vectors(int64_t lanes) const {
+    int64_t vectors = 0;
+    for (int64_t q = 0; q < grid.num_columns; ++q) {
+      vectors += divide_up(std::max(0, grid.columns[q].hi - grid.columns[q].lo), lanes);
+    }
+    return vectors;
+  }
 
   // Writes the first cell of each bin of a map of such width, or -1 for an empty one.
   void first_cells(int64_t map_width, int32_t* cells) const {

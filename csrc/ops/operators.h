@@ -31,7 +31,8 @@ namespace roipool {
 inline RoIPoolProblem make_problem(const Shape& output_sizes, ScalarType dtype, const Tensor& rois, int64_t num_images,
                                    MemoryFormat format) {
   const auto [num_rois, channels, pooled_height, pooled_width] = output_sizes;
-  const bool channels_last = format == MemoryFormat::ChannelsLast;
+  // One channel lies in memory alike in both formats; kernels know more ways for contiguous maps.
+  const bool channels_last = format == MemoryFormat::ChannelsLast && channels > 1;
   RoIPoolProblem problem{};
   problem.num_images = num_images;
   problem.dtype = dtype_of_features(dtype);

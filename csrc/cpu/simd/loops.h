@@ -145,6 +145,23 @@ struct RowLoops {
   }
 };
 
+// Pools bin after bin.
+template <typename LaneType>
+struct CellLoops {
+  using lane_t = typename LaneType::lane_t;
+  using offset_t = typename LaneType::offset_t;
+
+  static constexpr int64_t kMaxLanes = kMaxVectorBytes / sizeof(lane_t);
+
+  // Counts the cells that a bin may have: more could not be numbered.
+  static constexpr int64_t kMaxBinCells = sizeof(offset_t) == 2 ? (1 << 16) - kMaxLanes : INT32_MAX;
+
+  // Pools the bins of a region from a plane of so many columns, of which kMaxLanes - 1 more cells than those of the bins
+  // are readable. Returns false where it meets special values: what it has written is of no use then. argmax may be
+  // null.
+  bool (*pool_bins)(const lane_t* plane, int64_t width, const BinGrid& grid, lane_t* values, int32_t* argmax);
+};
+
 // Converts half precision to float and back, rounded to nearest even.
 struct Conversions {
   void (*widen)(const uint16_t* from, int64_t count, float* to);
@@ -159,6 +176,10 @@ struct TargetLoops {
   GroupLoops<BFloat16Lanes> bfloat16;
   RowLoops<Float32Lanes> float32_rows;
   RowLoops<Float64Lanes> float64_rows;
+  CellLoops<Float32Lanes> float32_cells;
+  CellLoops<Float64Lanes> float64_cells;
+  CellLoops<Float16Lanes> float16_cells;
+  CellLoops<BFloat16Lanes> bfloat16_cells;
   Conversions float16_conversions;
   Conversions bfloat16_conversions;
 };
