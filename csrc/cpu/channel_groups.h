@@ -42,12 +42,13 @@ class ChannelGroups {
     GrowingScratch<lane_t> lanes;  // of a packed map
   };
 
-  ChannelGroups(const LevelProblem& problem, scalar_t* output, int32_t* argmax)
-      : problem_(problem), output_(output), argmax_(argmax) {}
+  // Makes groups of kGroupChannels, or of fewer: of whole registers of any target.
+  ChannelGroups(const LevelProblem& problem, int64_t group_channels, scalar_t* output, int32_t* argmax)
+      : problem_(problem), group_channels_(group_channels), output_(output), argmax_(argmax) {}
 
-  int64_t num_groups() const { return divide_up(problem_.num_channels, kGroupChannels); }
+  int64_t num_groups() const { return divide_up(problem_.num_channels, group_channels_); }
   int64_t num_channels(int64_t group) const {
-    return std::min(kGroupChannels, problem_.num_channels - group * kGroupChannels);
+    return std::min(group_channels_, problem_.num_channels - group * group_channels_);
   }
 
   // Counts the lanes that a cell of the widest group takes.
@@ -102,7 +103,7 @@ class ChannelGroups {
   bool reads_within_maps(int64_t image, int64_t group, const CellRectangle& part) const {
     const FeatureMaps& maps = problem_.maps;
     const int64_t last_cell = (part.rows.hi - 1) * maps.width + part.columns.hi - 1;
-    const int64_t end = image * maps.image_stride + last_cell * maps.cell_stride + group * kGroupChannels +
+    const int64_t end = image * maps.image_stride + last_cell * maps.cell_stride + group * group_channels_ +
                         Loops::padded_channels(num_channels(group));
     return end <= problem_.num_images * maps.image_stride;
   }
@@ -111,7 +112,7 @@ class ChannelGroups {
   void pool_region(Worker& worker, const PlacedRegion& region, int64_t group, const GroupMap& map) const {
     const simd::StridedMatrix matrix = {num_channels(group), problem_.num_bins(), problem_.output_channel_stride,
                                         problem_.output_bin_stride};
-    const int64_t to = region.k * problem_.output_region_stride + group * kGroupChannels * problem_.output_channel_stride;
+    const int64_t to = region.k * problem_.output_region_stride + group * group_channels_ * problem_.output_channel_stride;
     loops_.pool_bins(map, region.grid, worker.values.get(), argmax_ == nullptr ? nullptr : worker.offsets.get());
     worker.writer.write(matrix, reinterpret_cast<lane_t*>(output_) + to,
                         [&](const simd::StridedMatrix& layout, lane_t* destination) {
@@ -132,7 +133,7 @@ class ChannelGroups {
 
   // Pools the channels of a group cell by cell from the map.
   void pool_cells(const PlacedRegion& region, int64_t group) const {
-    const int64_t first = group * kGroupChannels;
+    const int64_t first = group * group_channels_;
     for (int64_t c = first; c < first + num_channels(group); ++c) {
       pool_channel_by_cells(problem_, region, c, output_, argmax_);
     }
@@ -141,10 +142,11 @@ class ChannelGroups {
  private:
   const lane_t* first_lane(int64_t image, int64_t group) const {
     return static_cast<const lane_t*>(problem_.maps.input) + image * problem_.maps.image_stride +
-           group * kGroupChannels * problem_.maps.channel_stride;
+           group * group_channels_ * problem_.maps.channel_stride;
   }
 
   const LevelProblem& problem_;
+  const int64_t group_channels_;
   scalar_t* output_;
   int32_t* argmax_;
   const Loops& loops_ = DTypeLoops<scalar_t>::groups();

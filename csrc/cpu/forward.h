@@ -15,6 +15,7 @@
 
 #include "arithmetic.h"
 #include "cpu/forward_costs.h"
+#include "cpu/simd/loops.h"
 
 namespace roipool::cpu {
 
@@ -86,7 +87,18 @@ inline ForwardWay choose_way(const ForwardWork& work, const char* asked) {
 // Returns whether a result is so large that it is written past the caches.
 inline bool streams_past_caches(int64_t result_bytes) { return result_bytes >= 4 << 20; }
 
-// ---- Packed maps: how threads share them out.
+// ---- Packed maps: how many channels are packed at a time, and how threads share them out.
+
+// Returns the bytes of a cell of a packed map: four registers, which keep its channels while a bin is pooled, or fewer,
+// so that the map fits into the cache of a core.
+inline int64_t packed_map_cell_bytes(int64_t num_cells) {
+  constexpr int64_t kCacheBytes = 3 << 19;
+  int64_t cell_bytes = simd::kGroupBytes;
+  while (cell_bytes > simd::kMaxVectorBytes && num_cells * cell_bytes > kCacheBytes) {
+    cell_bytes /= 2;
+  }
+  return cell_bytes;
+}
 
 // Returns in how many shares the regions of an image are pooled, each from a packed map of its own. Threads have
 // nothing to do where there are fewer channel groups of images than threads; more shares than that would pack more, to

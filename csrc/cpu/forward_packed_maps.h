@@ -22,7 +22,7 @@ class PackedMapsForward {
       : problem_(problem),
         placed_(placed),
         by_image_(problem.num_images, placed.size(), [&](int64_t i) { return placed[i].image; }),
-        groups_(problem, output, argmax),
+        groups_(problem, packed_map_cell_bytes(problem.maps.num_cells()) / sizeof(scalar_t), output, argmax),
         merged_rows_(placed.size(), 1),
         max_merged_rows_(problem.num_images, 1) {
     if (argmax == nullptr) {

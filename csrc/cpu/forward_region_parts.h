@@ -15,7 +15,7 @@ template <typename scalar_t>
 class RegionPartsForward {
  public:
   RegionPartsForward(const LevelProblem& problem, const PlacedRegions& placed, scalar_t* output, int32_t* argmax)
-      : problem_(problem), placed_(placed), groups_(problem, output, argmax) {}
+      : problem_(problem), placed_(placed), groups_(problem, Groups::kGroupChannels, output, argmax) {}
 
   // Takes the maps as they lie where in_place says so and a region can be read so. `cost` is of all regions together.
   void pool(bool in_place, double cost) const {
