@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "arithmetic.h"
@@ -17,6 +18,12 @@
 
 namespace roipool::cpu {
 namespace {
+
+// Sets numbers to 0. memset writes long runs without reading them first.
+template <typename T>
+void clear(T* numbers, int64_t count) {
+  std::memset(static_cast<void*>(numbers), 0, count * sizeof(T));
+}
 
 // Describes the gradients that a thread sums at a time.
 struct Task {
@@ -148,7 +155,7 @@ class BackwardOfLevel {
     if (plan_.clear_first) {
       const int64_t num_elements = sizes_.num_images * sizes_.num_channels * sizes_.num_cells;
       parallel_for(num_elements, grain_of(num_elements, clearing_cost(sizes_)),
-                   [&](int64_t begin, int64_t end) { std::fill(grad_input_ + begin, grad_input_ + end, scalar_t{}); });
+                   [&](int64_t begin, int64_t end) { clear(grad_input_ + begin, end - begin); });
     }
     const int64_t task_elements = plan_.task_cells * plan_.task_channels;
     const int64_t num_tasks = plan_.num_tasks(sizes_);
@@ -170,7 +177,7 @@ class BackwardOfLevel {
     sizes.num_bins = problem.num_bins();
     sizes.channels_last = problem.channels_last;
     sizes.sums_in_dtype = std::is_same_v<scalar_t, sum_t>;
-    sizes.num_threads = num_threads();
+    sizes.num_threads = std::min(num_threads(), max_threads_for(summing_cost(sizes)));
     return sizes;
   }
 
@@ -199,12 +206,15 @@ class BackwardOfLevel {
                                : one_run               ? task.num_cells * task.num_channels
                                                        : task.num_channels;
     if (plan_.in_place) {
-      for (int64_t run = 0; run < num_runs && !plan_.clear_first; ++run) {
-        std::fill_n(grad_input + run * run_stride, run_length, scalar_t{});
+      if (!plan_.clear_first) {
+        const bool adjacent_runs = run_stride == run_length;
+        for (int64_t run = 0; run < (adjacent_runs ? 1 : num_runs); ++run) {
+          clear(grad_input + run * run_stride, adjacent_runs ? num_runs * run_length : run_length);
+        }
       }
       add(task, {reinterpret_cast<sum_t*>(grad_input), maps.channel_stride, maps.cell_stride});
     } else {
-      std::fill_n(scratch, num_runs * run_length, sum_t(0));
+      clear(scratch, num_runs * run_length);
       add(task, {scratch, task.num_cells, problem_.channels_last ? task.num_channels : 1});
       for (int64_t run = 0; run < num_runs; ++run) {
         narrow(scratch + run * run_length, run_length, grad_input + run * run_stride);

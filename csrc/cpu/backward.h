@@ -57,21 +57,39 @@ inline int64_t task_channels(const BackwardSizes& sizes) {
   return std::min(std::clamp(std::min(in_cache, balanced), least, most), sizes.num_channels);
 }
 
+// Returns whether so few cells have a sum that clearing and rounding them is most of the work.
+inline bool has_few_sums(const BackwardSizes& sizes) {
+  constexpr int64_t kCellsPerSum = 8;
+  return kCellsPerSum * sizes.num_regions * sizes.num_bins < sizes.num_images * sizes.num_cells;
+}
+
+// Returns the slices of a plane for sums of all channels in scratch memory: they should fit in a cache, but each reads
+// all gradients of its image.
+inline int64_t num_slices_of_few_sums(const BackwardSizes& sizes) {
+  constexpr int64_t kCacheBytes = 1 << 20;
+  const int64_t in_cache =
+      divide_up(sizes.num_cells * sizes.num_channels * static_cast<int64_t>(sizeof(float)), kCacheBytes);
+  const int64_t cells_per_sum =
+      sizes.num_images * sizes.num_cells / std::max<int64_t>(1, sizes.num_regions * sizes.num_bins);
+  return std::min(in_cache, std::max<int64_t>(1, cells_per_sum / 4));
+}
+
 // Plans the backward of maps that have an element.
 inline BackwardPlan plan_backward(const BackwardSizes& sizes) {
-  constexpr int64_t kCellsPerSumWorthScratch = 8;
   BackwardPlan plan{};
   plan.task_channels = task_channels(sizes);
+  const bool few_sums = has_few_sums(sizes);
   // Where there are fewer groups of channels than threads, threads share the cells of one: each reads all of its
   // gradients, and adds those of its slice.
-  const int64_t num_groups = sizes.num_images * plan.num_channel_groups(sizes);
-  plan.num_slices = divide_up(sizes.num_threads, num_groups);
+  plan.num_slices = divide_up(sizes.num_threads, sizes.num_images * plan.num_channel_groups(sizes));
+  if (sizes.channels_last && !sizes.sums_in_dtype && few_sums) {  // all channels are rounded in one long run
+    plan.task_channels = sizes.num_channels;
+    plan.num_slices = std::max(divide_up(sizes.num_threads, sizes.num_images), num_slices_of_few_sums(sizes));
+  }
   plan.task_cells = divide_up(sizes.num_cells, plan.num_slices);
   // Some channels of each cell lie so far apart in channels_last that in place they would fill but a part of the cache.
   // Where few cells have a sum, that does not matter.
   const bool is_scattered = sizes.channels_last && plan.task_channels < sizes.num_channels;
-  const bool few_sums =
-      kCellsPerSumWorthScratch * sizes.num_regions * sizes.num_bins < sizes.num_images * sizes.num_cells;
   plan.in_place = sizes.sums_in_dtype && (!is_scattered || few_sums);
   plan.clear_first = plan.in_place && is_scattered;
   return plan;

@@ -34,7 +34,8 @@ class PackedMapsForward {
     const double packing_cost = cost_of_packing_maps(work);
     const double pooling_cost = cost_of_pooling_packed_maps(work);
     const int64_t num_packed_maps = problem_.num_images * groups_.num_groups();
-    const int64_t num_shares = num_shares_of_image(num_packed_maps, num_threads(), packing_cost, pooling_cost);
+    const int64_t max_threads = std::min(num_threads(), max_threads_for(packing_cost + pooling_cost));
+    const int64_t num_shares = num_shares_of_image(num_packed_maps, max_threads, packing_cost, pooling_cost);
     const int64_t num_tasks = num_packed_maps * num_shares;
     const int64_t grain = grain_of(num_tasks, packing_cost + pooling_cost);
     parallel_for(num_tasks, grain, [&](int64_t begin, int64_t end) {

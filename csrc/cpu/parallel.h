@@ -58,10 +58,15 @@ void parallel_for(int64_t size, int64_t grain, const Function& function) {
 // milliseconds where other processes keep the cores busy.
 constexpr double kMinThreadNanoseconds = 100e3;
 
+// Returns the most threads that work pays for, by how long it takes on one.
+inline int64_t max_threads_for(double nanoseconds) {
+  constexpr double kEnough = 1e6;
+  return static_cast<int64_t>(std::max(1.0, std::min(nanoseconds / kMinThreadNanoseconds, kEnough)));
+}
+
 // Returns the grain of a loop over so many tasks, by how long they take together on one thread.
 inline int64_t grain_of(int64_t num_tasks, double nanoseconds) {
-  const double max_threads = std::max(1.0, std::min(nanoseconds / kMinThreadNanoseconds, 1e6));
-  return std::max<int64_t>(1, divide_up(num_tasks, static_cast<int64_t>(max_threads)));
+  return std::max<int64_t>(1, divide_up(num_tasks, max_threads_for(nanoseconds)));
 }
 
 }  // namespace roipool::cpu

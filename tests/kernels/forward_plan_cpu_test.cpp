@@ -8,37 +8,88 @@ using namespace roipool::cpu;
 
 namespace {
 
-// Returns the sizes of maps [N, C, H, W] that are pooled from K regions of 7 x 7 bins.
-ForwardSizes sizes_of(int64_t num_images, int64_t num_channels, int64_t height, int64_t width, int64_t num_regions) {
-  return {num_images, num_channels, height, width, num_regions, 49};
+// Returns what there is to do for regions of side x side cells, pooled to 7 x 7 bins of float32 without argmax. Bins
+// share no cell.
+ForwardWork work_of(int64_t num_channels, int64_t map_width, int64_t num_cells, int64_t num_regions, int64_t side) {
+  ForwardWork work{};
+  work.num_channels = num_channels;
+  work.group_channels = 64;
+  work.vector_lanes = 16;
+  work.map_width = map_width;
+  work.num_cells = num_cells;
+  work.num_regions = num_regions;
+  work.num_bins = num_regions * 49;
+  work.num_visits = num_regions * side * side;
+  work.num_part_cells = num_regions * side * side;
+  work.num_part_vectors = num_regions * side * ((side + 15) / 16);
+  work.num_bin_vectors = num_regions * side * 7;
+  work.num_row_vectors = num_regions * side * ((side + 15) / 16);
+  work.num_row_squares = num_regions * ((side + 15) / 16);
+  work.num_column_vectors = num_regions * side;
+  return work;
 }
 
-void test_ways() {
-  const int64_t whole = 2 * 50 * 84;
-  EXPECT_EQ(plan_forward(sizes_of(2, 256, 50, 84, 1000), whole).way, ForwardWay::kChannelGroups);
-  EXPECT_EQ(plan_forward(sizes_of(2, 16, 50, 84, 1000), whole).way, ForwardWay::kChannelGroups);
-  EXPECT_EQ(plan_forward(sizes_of(2, 15, 50, 84, 1000), whole).way, ForwardWay::kRows);
-  EXPECT_EQ(plan_forward(sizes_of(2, 3, 50, 16, 1000), whole).way, ForwardWay::kRows);
-  EXPECT_EQ(plan_forward(sizes_of(2, 3, 50, 15, 1000), whole).way, ForwardWay::kChannelGroups);
-  EXPECT_EQ(plan_forward(sizes_of(2, 256, 0, 84, 1000), 0).way, ForwardWay::kClear);
-  EXPECT_EQ(plan_forward(sizes_of(0, 256, 50, 84, 1000), 0).way, ForwardWay::kClear);
+ForwardWay way_of(const ForwardWork& work) { return choose_way(work, nullptr); }
+
+void test_many_channels() {
+  ForwardWork many_regions = work_of(256, 84, 2 * 50 * 84, 1000, 14);
+  EXPECT_EQ(way_of(many_regions), ForwardWay::kPackedMaps);
+  ForwardWork few_regions = work_of(256, 336, 2 * 200 * 336, 4, 14);
+  EXPECT_EQ(way_of(few_regions), ForwardWay::kPackedParts);
+  many_regions.channels_last = few_regions.channels_last = true;
+  EXPECT_EQ(way_of(many_regions), ForwardWay::kPackedMaps);
+  EXPECT_EQ(way_of(few_regions), ForwardWay::kInPlace);
 }
 
-void test_what_is_prepared() {
-  const ForwardSizes sizes = sizes_of(1, 64, 10, 20, 4);
-  EXPECT_EQ(plan_forward(sizes, 199).whole_maps, false);
-  EXPECT_EQ(plan_forward(sizes, 200).whole_maps, true);
-  EXPECT_EQ(surely_cover_maps(sizes_of(1, 64, 10, 20, 16)), false);  // 784 bins for 200 cells
-  EXPECT_EQ(surely_cover_maps(sizes_of(1, 64, 10, 20, 17)), true);   // 833
+void test_few_channels() {
+  EXPECT_EQ(way_of(work_of(3, 1344, 800 * 1344, 200, 300)), ForwardWay::kRows);
+  EXPECT_EQ(way_of(work_of(3, 15, 800 * 15, 2, 300)), ForwardWay::kCells);  // too narrow for rows
+  EXPECT_EQ(way_of(work_of(1, 84, 50 * 84, 1, 7)), ForwardWay::kCells);
+  EXPECT_EQ(way_of(work_of(8, 84, 2 * 50 * 84, 1000, 14)), ForwardWay::kPackedMaps);
+}
+
+void test_maps_without_cells() {
+  EXPECT_EQ(way_of(work_of(256, 84, 0, 1000, 0)), ForwardWay::kCells);
+  EXPECT_EQ(choose_way(work_of(256, 84, 0, 1000, 0), "packed_maps"), ForwardWay::kCells);
+}
+
+void test_way_that_is_asked_for() {
+  const ForwardWork work = work_of(256, 84, 2 * 50 * 84, 1000, 14);
+  EXPECT_EQ(choose_way(work, "rows"), ForwardWay::kRows);
+  EXPECT_EQ(choose_way(work, "packed_parts"), ForwardWay::kPackedParts);
+  EXPECT_EQ(choose_way(work, "in_place"), ForwardWay::kPackedMaps);  // the map is contiguous
+  EXPECT_EQ(choose_way(work, "no way"), ForwardWay::kPackedMaps);
+}
+
+void test_prices() {
+  ForwardWork work = work_of(16, 84, 1000, 10, 7);  // one register of channels, 490 bins, 490 visits
+  EXPECT_EQ(cost_of_packing_maps(work), 1.4 * 1000);
+  work.channels_last = true;
+  EXPECT_EQ(cost_of_packing_maps(work), 1.5 * 1000);
+  const Price price{1, 2, 4};
+  EXPECT_EQ(price.times(work, 10), 10.0);
+  work.with_argmax = true;
+  EXPECT_EQ(price.times(work, 10), 30.0);
+  work.half_precision = true;
+  EXPECT_EQ(price.times(work, 10), 70.0);
+}
+
+void test_packed_maps() {
+  EXPECT_EQ(packed_map_cell_bytes(50 * 84), 256);  // 1.0 MiB
+  EXPECT_EQ(packed_map_cell_bytes(6144), 256);     // 1.5 MiB
+  EXPECT_EQ(packed_map_cell_bytes(6145), 128);
+  EXPECT_EQ(packed_map_cell_bytes(100 * 168), 64);
+  EXPECT_EQ(packed_map_cell_bytes(200 * 336), 64);
   EXPECT_EQ(streams_past_caches((4 << 20) - 1), false);
   EXPECT_EQ(streams_past_caches(4 << 20), true);
 }
 
 void test_sharing() {
-  EXPECT_EQ(share_out_groups(2, 4, 4), true);
-  EXPECT_EQ(share_out_groups(1, 7, 4), false);
-  EXPECT_EQ(num_group_splits(128, 4, 2), 1);
-  EXPECT_EQ(num_group_splits(127, 4, 2), 4);
+  EXPECT_EQ(num_shares_of_image(8, 2, 1, 10), 1);   // threads have four maps each
+  EXPECT_EQ(num_shares_of_image(8, 16, 1, 10), 2);  // 16 shares for 16 threads: 6 instead of 11
+  EXPECT_EQ(num_shares_of_image(1, 4, 1, 10), 4);   // 3.5 instead of 11
+  EXPECT_EQ(num_shares_of_image(1, 4, 10, 1), 1);   // packing is most of the work
+  EXPECT_EQ(num_shares_of_image(1, 1, 1, 10), 1);
 }
 
 void test_merged_rows() {
@@ -65,8 +116,12 @@ void test_merged_rows() {
 }  // namespace
 
 int main() {
-  test_ways();
-  test_what_is_prepared();
+  test_many_channels();
+  test_few_channels();
+  test_maps_without_cells();
+  test_way_that_is_asked_for();
+  test_prices();
+  test_packed_maps();
   test_sharing();
   test_merged_rows();
 }
