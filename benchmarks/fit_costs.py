@@ -12,7 +12,7 @@ import itertools
 import math
 import os
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -96,6 +96,7 @@ def count_work(problem: Problem, part: Part) -> dict[str, dict[str, float]]:
         "group_bin": groups * bins,
         "region": groups * regions,
     }
+    bin_vectors = float((y.visits * x.vectors).sum())
     part_squares = float((y.hull * torch.ceil(x.hull / lanes)).sum())
     return {
         "packed_maps": pooling | {"channels_last_cell" if channels_last else "cell": vectors * map_cells},
@@ -111,7 +112,7 @@ def count_work(problem: Problem, part: Part) -> dict[str, dict[str, float]]:
             "region": channels * regions,
         },
         "cells": {
-            **({"visit": channels * visits} if channels_last else {"vector": channels * float((y.visits * x.vectors).sum())}),
+            "visit" if channels_last else "vector": channels * (visits if channels_last else bin_vectors),
             "channels_last_bin" if channels_last else "bin": channels * bins,
             "region": channels * regions,
         },
@@ -195,8 +196,8 @@ def print_regret(timings: list[Timing]) -> None:
     )
     for way in WAYS:
         errors = sorted(timing.predicted / timing.nanoseconds for timing in timings if timing.way == way)
-        tenth, median, ninetieth = (errors[int(share * len(errors))] for share in [0.1, 0.5, 0.9])
-        print(f"{way:12} predicted over measured: {tenth:.2f}, {median:.2f}, {ninetieth:.2f} (10th, 50th, 90th percentile)")
+        quantiles = ", ".join(f"{errors[int(share * len(errors))]:.2f}" for share in [0.1, 0.5, 0.9])
+        print(f"{way:12} predicted over measured: {quantiles} (10th, 50th, 90th percentile)")
 
 
 def plot_timings(timings: list[Timing], path: Path) -> None:
@@ -205,7 +206,8 @@ def plot_timings(timings: list[Timing], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, len(WAYS), figsize=(4 * len(WAYS), 4), layout="constrained", sharex=True, sharey=True)
+    size = (4 * len(WAYS), 4)
+    figure, panels = plt.subplots(1, len(WAYS), figsize=size, layout="constrained", sharex=True, sharey=True)
     for axes, way in zip(panels, WAYS, strict=True):
         points = [(timing.nanoseconds / 1e3, timing.predicted / 1e3) for timing in timings if timing.way == way]
         axes.scatter(*zip(*points, strict=True), s=5)

@@ -2,10 +2,10 @@
 
     python benchmarks/sweep.py --json benchmarks/results/cpu_sweep.json --plot benchmarks/results/cpu_sweep.png
 
-Sizes are log-uniform: images, channels, the sides of maps, regions, their sides from one cell to the map's, bins. Dtype,
-layout, mode and threads are drawn as well. The seed fixes them all. A figure is the least of several calls that take turns in one
-process, so that what else the machine does shows least; --busy shows the opposite: a process that keeps one core busy
-runs beside it, and a figure is the median.
+Sizes are log-uniform: images, channels, the sides of maps, regions, their sides from one cell to the map's, bins.
+Dtype, layout, mode and threads are drawn as well. The seed fixes them all. A figure is the least of several calls that
+take turns in one process, so that what else the machine does shows least; --busy shows the opposite: a process that
+keeps one core busy runs beside it, and a figure is the median.
 """
 
 import argparse
@@ -65,7 +65,7 @@ class Problem:
         return 4 * max(self.batch_size * self.channels * self.height * self.width, num_values)
 
     def num_visits(self) -> float:
-        """Estimates how many cells are looked at, all bins together: a bin may share a row and a column with the next."""
+        """Estimates how many cells all bins have, which may share a row and a column with the next."""
         mean_sides = ((side - 1) / math.log(side) for side in (self.height, self.width))  # of what make_part() draws
         rows, columns = (mean + size for mean, size in zip(mean_sides, self.output_size, strict=True))
         return self.num_regions * self.channels * rows * columns

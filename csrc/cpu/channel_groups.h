@@ -85,8 +85,8 @@ class ChannelGroups {
     return packed;
   }
 
-  // Returns a group of a channels_last map as it lies. Cells are read in whole registers: reads_within_maps() says where
-  // that may be done.
+  // Returns a group of a channels_last map as it lies. Cells are read in whole registers: reads_within_maps() says
+  // where that may be done.
   GroupMap in_place(int64_t image, int64_t group) const {
     GroupMap map{};
     map.lanes = first_lane(image, group);
@@ -112,7 +112,8 @@ class ChannelGroups {
   void pool_region(Worker& worker, const PlacedRegion& region, int64_t group, const GroupMap& map) const {
     const simd::StridedMatrix matrix = {num_channels(group), problem_.num_bins(), problem_.output_channel_stride,
                                         problem_.output_bin_stride};
-    const int64_t to = region.k * problem_.output_region_stride + group * group_channels_ * problem_.output_channel_stride;
+    const int64_t to =
+        region.k * problem_.output_region_stride + group * group_channels_ * problem_.output_channel_stride;
     loops_.pool_bins(map, region.grid, worker.values.get(), argmax_ == nullptr ? nullptr : worker.offsets.get());
     worker.writer.write(matrix, reinterpret_cast<lane_t*>(output_) + to,
                         [&](const simd::StridedMatrix& layout, lane_t* destination) {

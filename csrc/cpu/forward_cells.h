@@ -58,15 +58,16 @@ void pool_channel_by_cells(const LevelProblem& problem, const PlacedRegion& regi
 template <typename scalar_t>
 void pool_channel_by_cells(const LevelProblem& problem, const PlacedRegion& region, int64_t c, scalar_t* output,
                            int32_t* argmax) {
-  const auto pool = problem.channels_last ? pool_channel_by_cells<true, scalar_t> : pool_channel_by_cells<false, scalar_t>;
+  const auto pool =
+      problem.channels_last ? pool_channel_by_cells<true, scalar_t> : pool_channel_by_cells<false, scalar_t>;
   pool(problem, region, c, output, argmax);
 }
 
 // Pools one channel of a region of contiguous maps by vectors. Returns false where that cannot be done: the bins have
 // special values or too many cells, or vectors would reach beyond the maps.
 template <typename scalar_t>
-bool pool_channel_by_vectors(const LevelProblem& problem, const PlacedRegion& region, const CellRectangle& hull, int64_t c,
-                             scalar_t* output, int32_t* argmax) {
+bool pool_channel_by_vectors(const LevelProblem& problem, const PlacedRegion& region, const CellRectangle& hull,
+                             int64_t c, scalar_t* output, int32_t* argmax) {
   using Loops = std::decay_t<decltype(DTypeLoops<scalar_t>::cells())>;
   using lane_t = typename Loops::lane_t;
   const FeatureMaps& maps = problem.maps;
@@ -76,8 +77,8 @@ bool pool_channel_by_vectors(const LevelProblem& problem, const PlacedRegion& re
     return false;
   }
   const int64_t to = region.k * problem.output_region_stride + c * problem.output_channel_stride;
-  return DTypeLoops<scalar_t>::cells().pool_bins(static_cast<const lane_t*>(maps.input) + plane, maps.width, region.grid,
-                                                 reinterpret_cast<lane_t*>(output + to),
+  return DTypeLoops<scalar_t>::cells().pool_bins(static_cast<const lane_t*>(maps.input) + plane, maps.width,
+                                                 region.grid, reinterpret_cast<lane_t*>(output + to),
                                                  argmax == nullptr ? nullptr : argmax + to);
 }
 

@@ -76,7 +76,8 @@ struct GroupPrices {
   Price region;     // of a channel group
 
   double of(const ForwardWork& work) const {
-    return visit.times(work, work.num_vectors() * work.num_visits) + bin.times(work, work.num_vectors() * work.num_bins) +
+    return visit.times(work, work.num_vectors() * work.num_visits) +
+           bin.times(work, work.num_vectors() * work.num_bins) +
            group_bin.times(work, work.num_groups() * work.num_bins) +
            region.times(work, work.num_groups() * work.num_regions);
   }
@@ -109,7 +110,8 @@ inline double cost_of_pooling_rows(const ForwardWork& work) {
          kRowVector.times(work, work.num_channels * work.num_row_vectors) +
          kRowSquare.times(work, work.num_channels * work.num_row_squares) +
          kColumnVector.times(work, work.num_channels * work.num_column_vectors) +
-         kBin.times(work, work.num_channels * work.num_bins) + kRegion.times(work, work.num_channels * work.num_regions);
+         kBin.times(work, work.num_channels * work.num_bins) +
+         kRegion.times(work, work.num_channels * work.num_regions);
 }
 
 inline double cost_of_pooling_cells(const ForwardWork& work) {

@@ -1,5 +1,5 @@
-// Pools by channel groups, from the part of a map that a region lies in: packed for the region alone, or as it lies in a
-// channels_last map.
+// Pools by channel groups, from the part of a map that a region lies in: packed for the region alone, or as it lies in
+// a channels_last map.
 #pragma once
 
 #include <cstdint>

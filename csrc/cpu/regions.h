@@ -47,7 +47,9 @@ struct PlacedRegion {
   }
 
   // Returns the cells of the largest bin.
-  int64_t max_bin_cells() const { return max_size(grid.rows, grid.num_rows) * max_size(grid.columns, grid.num_columns); }
+  int64_t max_bin_cells() const {
+    return max_size(grid.rows, grid.num_rows) * max_size(grid.columns, grid.num_columns);
+  }
 
   // Returns the rows of the lowest bin that is not empty; 0 if all are.
   int64_t min_bin_rows() const {

@@ -59,7 +59,8 @@ class StreamingWriter {
     } else if (matrix.channel_stride > 1) {
       unpack(matrix, reinterpret_cast<T*>(buffer_.get()));
       stream(buffer_.get(), group_bytes, reinterpret_cast<char*>(output));
-    } else if (fills_lines(matrix.num_channels * kElementBytes) && fills_lines(matrix.position_stride * kElementBytes)) {
+    } else if (fills_lines(matrix.num_channels * kElementBytes) &&
+               fills_lines(matrix.position_stride * kElementBytes)) {
       simd::StridedMatrix buffered = matrix;
       buffered.position_stride = matrix.num_channels;
       unpack(buffered, reinterpret_cast<T*>(buffer_.get()));

@@ -54,7 +54,7 @@ void test_pairs(const std::vector<scalar_t>& values) {
       const bool expected = roipool::replaces<wide_t>(value, best);
       const auto lanes = lanes_of<LaneType>(value);
       const auto best_lanes = lanes_of<LaneType>(best);
-      EXPECT_EQ((all_lanes_say(replaces<LaneType, false>(lanes, best_lanes))), expected);
+      EXPECT_EQ((all_lanes_say(replaces<LaneType, false>(lanes, rank_of<LaneType, false>(best_lanes)))), expected);
       if (greater_decides<LaneType>(special_values) && greater_decides<LaneType>(special_values_of<LaneType>(best))) {
         EXPECT_EQ((all_lanes_say(replaces<LaneType, true>(lanes, best_lanes))), expected);
       }

@@ -35,7 +35,7 @@ def all_results(ops, x, rois, output_size):
 @pytest.mark.parametrize("channels", [1, 3, 100])
 def test_same_bits_for_any_number_of_threads(set_num_threads, channels, layout, dtype):
     x = layout(features((3, channels, 40, 40), dtype, seed=0))
-    # The first is pooled cell by cell, the others by rows or channel groups. The last is more than one thread gets.
+    # Each is more work than the one before it; the last pays for seven threads where there are many channels.
     for num_rois, output_size in [(2, (20, 20)), (60, (5, 6)), (600, (7, 7))]:
         rois = random_rois(num_rois, 3, 40, 40, seed=0)
         set_num_threads(1)
@@ -53,8 +53,8 @@ def test_same_bits_for_any_number_of_threads(set_num_threads, channels, layout, 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_planes_that_threads_share(set_num_threads, channels, layout, dtype):
     """There are fewer planes than threads, and each is more work than one thread gets."""
-    x = layout(features((1, channels, 300, 400), dtype, seed=0))
-    rois = random_rois(30, 1, 300, 400, seed=0)
+    x = layout(features((1, channels, 1000, 1500), dtype, seed=0))
+    rois = random_rois(30, 1, 1000, 1500, seed=0)
     for num_threads in [2, 5]:
         set_num_threads(num_threads)
         check_against_reference(CPU, x, rois, (7, 5), 1.0)

@@ -16,17 +16,20 @@ from support import (
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
 @pytest.mark.parametrize("channels", [256, 67])
-def test_results_too_large_for_the_caches(channels, dtype):
-    """The CPU kernels write such results past the caches, to any address."""
-    x = channels_last(features((2, channels, 9, 8), dtype, seed=0))
-    num_rois = 2**22 // (channels * 49 * x.element_size()) + 1
+@pytest.mark.parametrize("output_size", [(7, 7), (20, 21)])
+def test_results_too_large_for_the_caches(output_size, channels, layout, dtype):
+    """The CPU kernels write such results past the caches, to any address; groups of many bins in the ordinary way."""
+    x = layout(features((2, channels, 9, 8), dtype, seed=0))
+    num_bins = output_size[0] * output_size[1]
+    num_rois = 2**22 // (channels * num_bins * x.element_size()) + 1
     rois = random_rois(num_rois, 2, 9.0, 8.0, seed=0)
-    check_against_reference(CPU, x, rois, (7, 7), 1.0)
-    expected = CPU.ops.roi_pool(x, rois, 7, 7, 1.0)
+    check_against_reference(CPU, x, rois, output_size, 1.0)
+    expected = CPU.ops.roi_pool(x, rois, *output_size, 1.0)
     memory = torch.full((expected.numel() + 2,), 7.0, dtype=dtype)
     out = memory[1:-1].as_strided(expected.shape, expected.stride())
-    CPU.ops.roi_pool.out(x, rois, 7, 7, 1.0, out=out)
+    CPU.ops.roi_pool.out(x, rois, *output_size, 1.0, out=out)
     assert_same_bits(out, expected)
     assert memory[0] == memory[-1] == 7
 

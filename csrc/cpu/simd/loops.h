@@ -156,9 +156,9 @@ struct CellLoops {
   // Counts the cells that a bin may have: more could not be numbered.
   static constexpr int64_t kMaxBinCells = sizeof(offset_t) == 2 ? (1 << 16) - kMaxLanes : INT32_MAX;
 
-  // Pools the bins of a region from a plane of so many columns, of which kMaxLanes - 1 more cells than those of the bins
-  // are readable. Returns false where it meets special values: what it has written is of no use then. argmax may be
-  // null.
+  // Pools the bins of a region from a plane of so many columns, of which kMaxLanes - 1 more cells than those of the
+  // bins are readable. Returns false where it meets special values: what it has written is of no use then. argmax may
+  // be null.
   bool (*pool_bins)(const lane_t* plane, int64_t width, const BinGrid& grid, lane_t* values, int32_t* argmax);
 };
 

@@ -123,11 +123,13 @@ void pool_bins(const GroupMap<LaneType>& map, const BinGrid& grid, typename Lane
   constexpr Lanes kInPlace = kIsHalfPrecision<LaneType> ? Lanes::kInPlace : Lanes::kPacked;
   const bool with_offsets = offsets != nullptr;
   const auto pool =
-      !map.is_packed ? (with_offsets ? pool_channels<LaneType, kInPlace, true> : pool_channels<LaneType, kInPlace, false>)
+      !map.is_packed
+          ? (with_offsets ? pool_channels<LaneType, kInPlace, true> : pool_channels<LaneType, kInPlace, false>)
       : greater_decides<LaneType>(map.special_values)
           ? (with_offsets ? pool_channels<LaneType, Lanes::kGreaterDecides, true>
                           : pool_channels<LaneType, Lanes::kGreaterDecides, false>)
-          : (with_offsets ? pool_channels<LaneType, Lanes::kPacked, true> : pool_channels<LaneType, Lanes::kPacked, false>);
+          : (with_offsets ? pool_channels<LaneType, Lanes::kPacked, true>
+                          : pool_channels<LaneType, Lanes::kPacked, false>);
   pool(map, grid, values, offsets);
 }
 

@@ -30,9 +30,9 @@ constexpr Conversions kConversions = {widen<Half>, narrow<Half>};
 
 }  // namespace
 
-const TargetLoops ROIPOOL_LOOPS = {
-    kGroupLoops<Float32Lanes>, kGroupLoops<Float64Lanes>, kGroupLoops<Float16Lanes>, kGroupLoops<BFloat16Lanes>,
-    kRowLoops<Float32Lanes>,   kRowLoops<Float64Lanes>,   kCellLoops<Float32Lanes>,  kCellLoops<Float64Lanes>,
-    kCellLoops<Float16Lanes>,  kCellLoops<BFloat16Lanes>, kConversions<Float16>,     kConversions<BFloat16>};
+const TargetLoops ROIPOOL_LOOPS = {kGroupLoops<Float32Lanes>,  kGroupLoops<Float64Lanes>, kGroupLoops<Float16Lanes>,
+                                   kGroupLoops<BFloat16Lanes>, kRowLoops<Float32Lanes>,   kRowLoops<Float64Lanes>,
+                                   kCellLoops<Float32Lanes>,   kCellLoops<Float64Lanes>,  kCellLoops<Float16Lanes>,
+                                   kCellLoops<BFloat16Lanes>,  kConversions<Float16>,     kConversions<BFloat16>};
 
 }  // namespace roipool::cpu::simd

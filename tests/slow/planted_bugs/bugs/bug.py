@@ -7,6 +7,8 @@ GOLDEN = "tests/kernels/test_golden.py"
 AGAINST_REFERENCE = "tests/kernels/test_against_reference.py"
 EDGE_CASES = "tests/kernels/test_edge_cases.py"
 FORWARD_WAYS = "tests/kernels/test_forward_ways.py"
+EACH_WAY = "tests/kernels/test_each_cpu_way.py"
+CPP_PROGRAMS = "tests/kernels/test_cpp_programs.py"
 DETERMINISM = "tests/kernels/test_determinism.py"
 KERNELS_MULTISCALE = "tests/kernels/test_multiscale.py"
 CHECKED = "tests/ops/test_checks.py"
@@ -26,7 +28,7 @@ ONNX = "tests/api/test_onnx.py"
 MXNET = "tests/api/test_mxnet.py"
 REFERENCE = "tests/api/test_reference.py"
 
-KERNELS = (GOLDEN, AGAINST_REFERENCE, EDGE_CASES, FORWARD_WAYS, DETERMINISM)
+KERNELS = (GOLDEN, AGAINST_REFERENCE, EDGE_CASES, FORWARD_WAYS, EACH_WAY, DETERMINISM)
 LEVELS = (
     f"{KERNELS_MULTISCALE}::test_levels_are_those_of_torchvision",
     f"{KERNELS_MULTISCALE}::test_level_of_a_box",
@@ -54,8 +56,9 @@ class Bug(NamedTuple):
 GEOMETRY, PROBLEM, DTYPES = "csrc/geometry.h", "csrc/problem.h", "csrc/dtypes.h"
 CHECKS_H, TENSORS_H, OPERATORS_H = "csrc/ops/checks.h", "csrc/ops/tensors.h", "csrc/ops/operators.h"
 REGIONS, WRITER = "csrc/cpu/regions.h", "csrc/cpu/streaming_writer.h"
-PARTS_H, SHARES_H = "csrc/cpu/region_parts.h", "csrc/cpu/region_shares.h"
-GROUPS, GROUP_FORWARD = "csrc/cpu/channel_groups.h", "csrc/cpu/forward_channel_groups.h"
+PARTS_H = "csrc/cpu/region_parts.h"
+GROUPS, PACKED_MAPS = "csrc/cpu/channel_groups.h", "csrc/cpu/forward_packed_maps.h"
+FORWARD, POOL_CELLS = "csrc/cpu/forward.cpp", "csrc/cpu/simd/pool_cells.h"
 ROW_FORWARD, FORWARD_PLAN = "csrc/cpu/forward_rows.h", "csrc/cpu/forward.h"
 BACKWARD, BACKWARD_PLAN = "csrc/cpu/backward.cpp", "csrc/cpu/backward.h"
 ORDER, PACK, UNPACK = "csrc/cpu/simd/order.h", "csrc/cpu/simd/pack.h", "csrc/cpu/simd/unpack.h"

@@ -4,12 +4,12 @@ from bugs.bug import (
     AGAINST_REFERENCE,
     BACKWARD,
     BACKWARD_PLAN,
+    CPP_PROGRAMS,
     DETERMINISM,
     DTYPES,
     EDGE_CASES,
     FORWARD_PLAN,
     FORWARD_WAYS,
-    GROUP_FORWARD,
     GROUPS,
     KERNELS,
     KERNELS_MULTISCALE,
@@ -117,19 +117,12 @@ BUGS = [
         "cell + first_cell;",
         (PARTS, *KERNELS),
     ),
-    Bug(
-        "a region alone without a cell is left as it is",
-        GROUP_FORWARD,
-        "          if (group == 0) {\n            clear_region",
-        "          if (group == num_groups_) {\n            clear_region",
-        (PARTS, *KERNELS),
-    ),
     # ---- Backward and gather.
     Bug(
         "regions are summed in descending order",
         REGIONS,
-        "for (int64_t i = begin; i < end; ++i) {\n      const int64_t k = problem.regions[i];",
-        "for (int64_t i = end - 1; i >= begin; --i) {\n      const int64_t k = problem.regions[i];",
+        "for (int64_t i = 0; i < num_regions; ++i) {\n      order_[",
+        "for (int64_t i = num_regions - 1; i >= 0; --i) {\n      order_[",
         KERNELS,
     ),
     Bug(
@@ -156,8 +149,8 @@ BUGS = [
     Bug(
         "the last sum of half precision is not cleared",
         BACKWARD,
-        "std::fill_n(scratch, num_runs * run_length, sum_t(0));",
-        "std::fill_n(scratch, num_runs * run_length - 1, sum_t(0));",
+        "clear(scratch, num_runs * run_length);",
+        "clear(scratch, num_runs * run_length - 1);",
         (f"{AGAINST_REFERENCE}::test_every_dtype_and_layout", *KERNELS),
     ),
     Bug(
@@ -191,8 +184,8 @@ BUGS = [
     Bug(
         "what is cleared first begins a cell late",
         BACKWARD,
-        "std::fill(grad_input_ + begin, ",
-        "std::fill(grad_input_ + begin + 1, ",
+        "clear(grad_input_ + begin, ",
+        "clear(grad_input_ + begin + 1, ",
         (f"{FORWARD_WAYS}::test_gradient_of_few_regions", *KERNELS),
     ),
     Bug(
@@ -226,8 +219,8 @@ BUGS = [
     Bug(
         "maps without a cell are prepared",
         FORWARD_PLAN,
-        "if (sizes.num_cells() == 0) {",
-        "if (sizes.num_images == 0) {",
-        (f"{EDGE_CASES}::test_empty_shapes", *KERNELS),
+        "if (work.num_cells == 0) {",
+        "if (work.num_cells < 0) {",
+        (CPP_PROGRAMS, f"{EDGE_CASES}::test_empty_shapes", *KERNELS),
     ),
 ]
