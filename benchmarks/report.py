@@ -4,8 +4,10 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from measure import Result
@@ -108,9 +110,9 @@ def plot_results(results: list[Result], path: Path) -> None:
 
 
 def write_json(
-    results: list[Result], path: Path, device: str = "cpu", settings: list[str] | None = None, **more: object
+    results: Sequence[Any], path: Path, device: str = "cpu", settings: list[str] | None = None, **more: object
 ) -> None:
-    """Writes the results, and more. If they were measured in settings, says what the variables were in each of them."""
+    """Writes the results, dataclasses of any kind, and more. If they were measured in settings, says what the variables were in each of them."""
     environment = describe_environment(device)
     if settings is not None:
         environment |= {name: {setting: SETTINGS[setting].get(name) for setting in settings} for name in VARIABLES}

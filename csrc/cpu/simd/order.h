@@ -82,6 +82,8 @@ class SpecialValueFinder {
   using V = Vector<typename LaneType::lane_t, kLanes<typename LaneType::lane_t>>;
 
  public:
+  ROIPOOL_ALWAYS_INLINE SpecialValueFinder() : nan_{}, negative_zero_{} {}
+
   ROIPOOL_ALWAYS_INLINE void look_at(V lanes) {
     nan_ |= is_nan<LaneType>(lanes);
     negative_zero_ |= is_negative_zero<LaneType>(lanes);
@@ -90,8 +92,8 @@ class SpecialValueFinder {
   ROIPOOL_ALWAYS_INLINE SpecialValues found() const { return {any_lane(nan_), any_lane(negative_zero_)}; }
 
  private:
-  decltype(is_nan<LaneType>(V{})) nan_{};
-  decltype(is_negative_zero<LaneType>(V{})) negative_zero_{};
+  decltype(is_nan<LaneType>(V{})) nan_;
+  decltype(is_negative_zero<LaneType>(V{})) negative_zero_;
 };
 
 }  // namespace

@@ -17,7 +17,7 @@ constexpr int64_t kBinLanes = kGroupBytes / sizeof(lane_t);
 // Stores the first `count` lanes of a vector. Stores all where so much of `writable` is left: what lies beyond is
 // written later.
 template <typename V, typename T>
-ROIPOOL_ALWAYS_INLINE void store_some(V vector, T* to, int64_t count, int64_t writable) {
+ROIPOOL_ALWAYS_INLINE void store_some(const V& vector, T* to, int64_t count, int64_t writable) {
   if (writable >= static_cast<int64_t>(sizeof vector / sizeof(T))) {
     store(vector, to);
   } else {

@@ -50,7 +50,7 @@ ROIPOOL_ALWAYS_INLINE V load_some(const T* from, int64_t count) {
 }
 
 template <typename V, typename T>
-ROIPOOL_ALWAYS_INLINE void store(V vector, T* to) {
+ROIPOOL_ALWAYS_INLINE void store(const V& vector, T* to) {
   __builtin_memcpy(to, &vector, sizeof vector);
 }
 
