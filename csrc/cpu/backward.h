@@ -63,15 +63,19 @@ inline bool has_few_sums(const BackwardSizes& sizes) {
   return kCellsPerSum * sizes.num_regions * sizes.num_bins < sizes.num_images * sizes.num_cells;
 }
 
-// Returns the slices of a plane for sums of all channels in scratch memory: they should fit in a cache, but each reads
-// all gradients of its image.
-inline int64_t num_slices_of_few_sums(const BackwardSizes& sizes) {
+// Returns the slices of a plane whose sums, of all channels in scratch memory, fit in a cache.
+inline int64_t num_slices_in_cache(const BackwardSizes& sizes) {
   constexpr int64_t kCacheBytes = 1 << 20;
-  const int64_t in_cache =
-      divide_up(sizes.num_cells * sizes.num_channels * static_cast<int64_t>(sizeof(float)), kCacheBytes);
-  const int64_t cells_per_sum =
-      sizes.num_images * sizes.num_cells / std::max<int64_t>(1, sizes.num_regions * sizes.num_bins);
-  return std::min(in_cache, std::max<int64_t>(1, cells_per_sum / 4));
+  return divide_up(sizes.num_cells * sizes.num_channels * static_cast<int64_t>(sizeof(float)), kCacheBytes);
+}
+
+// Returns whether half-precision sums of channels_last maps are made for all channels, slice by slice, so that they are
+// rounded in one long run. Each slice reads all gradients of its image, which must be few.
+inline bool sums_all_channels(const BackwardSizes& sizes) {
+  constexpr int64_t kCellsPerSumAndSlice = 4;
+  return sizes.channels_last && !sizes.sums_in_dtype && has_few_sums(sizes) &&
+         kCellsPerSumAndSlice * num_slices_in_cache(sizes) * sizes.num_regions * sizes.num_bins <=
+             sizes.num_images * sizes.num_cells;
 }
 
 // Plans the backward of maps that have an element.
@@ -82,9 +86,9 @@ inline BackwardPlan plan_backward(const BackwardSizes& sizes) {
   // Where there are fewer groups of channels than threads, threads share the cells of one: each reads all of its
   // gradients, and adds those of its slice.
   plan.num_slices = divide_up(sizes.num_threads, sizes.num_images * plan.num_channel_groups(sizes));
-  if (sizes.channels_last && !sizes.sums_in_dtype && few_sums) {  // all channels are rounded in one long run
+  if (sums_all_channels(sizes)) {
     plan.task_channels = sizes.num_channels;
-    plan.num_slices = std::max(divide_up(sizes.num_threads, sizes.num_images), num_slices_of_few_sums(sizes));
+    plan.num_slices = std::max(divide_up(sizes.num_threads, sizes.num_images), num_slices_in_cache(sizes));
   }
   plan.task_cells = divide_up(sizes.num_cells, plan.num_slices);
   // Some channels of each cell lie so far apart in channels_last that in place they would fill but a part of the cache.

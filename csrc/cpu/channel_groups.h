@@ -39,7 +39,8 @@ class ChannelGroups {
     Scratch<offset_t> offsets;  // of a pooled group
     std::vector<int32_t> first_cells;
     StreamingWriter writer;
-    GrowingScratch<lane_t> lanes;  // of a packed map
+    GrowingScratch<lane_t> lanes;          // of a packed map
+    GrowingScratch<offset_t> row_offsets;  // of its merged rows
   };
 
   // Makes groups of kGroupChannels, or of fewer: of whole registers of any target.
@@ -133,7 +134,7 @@ class ChannelGroups {
   }
 
   // Pools the channels of a group cell by cell from the map.
-  void pool_cells(const PlacedRegion& region, int64_t group) const {
+  void pool_by_cells(const PlacedRegion& region, int64_t group) const {
     const int64_t first = group * group_channels_;
     for (int64_t c = first; c < first + num_channels(group); ++c) {
       pool_channel_by_cells(problem_, region, c, output_, argmax_);

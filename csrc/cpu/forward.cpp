@@ -1,8 +1,13 @@
 // Pools each level of a pyramid in the way that forward.h chooses for it.
 #include "cpu/forward.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
+#include <iterator>
+#include <stdexcept>
+#include <string>
 
 #include "cpu/forward_cells.h"
 #include "cpu/forward_packed_maps.h"
@@ -58,12 +63,26 @@ void clear_regions(const LevelProblem& problem, const PlacedRegions& placed, sca
   }
 }
 
+// Returns the way that ROIPOOL_CPU_FORWARD asks for, for tests and comparisons, or null.
+const char* way_asked_for() {
+  const char* asked = std::getenv("ROIPOOL_CPU_FORWARD");
+  const auto is_asked = [&](const NamedForwardWay& known) { return std::strcmp(known.name, asked) == 0; };
+  if (asked != nullptr && std::none_of(std::begin(kForwardWays), std::end(kForwardWays), is_asked)) {
+    std::string names;
+    for (const NamedForwardWay& known : kForwardWays) {
+      names += std::string(names.empty() ? "" : ", ") + known.name;
+    }
+    throw std::runtime_error("ROIPOOL_CPU_FORWARD must be one of " + names + ", got " + asked);
+  }
+  return asked;
+}
+
 template <typename scalar_t>
 void forward_level(const LevelProblem& problem, scalar_t* output, int32_t* argmax) {
   const PlacedRegions placed(problem);
   clear_regions(problem, placed, output, argmax);
   const ForwardWork work = work_of<scalar_t>(problem, placed, argmax != nullptr);
-  const ForwardWay way = choose_way(work, std::getenv("ROIPOOL_CPU_FORWARD"));
+  const ForwardWay way = choose_way(work, way_asked_for());
   const double cost = predict(way, work);
   switch (way) {
     case ForwardWay::kPackedMaps:

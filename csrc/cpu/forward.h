@@ -42,9 +42,12 @@ inline bool can_pool(ForwardWay way, const ForwardWork& work) {
       return work.channels_last;
     case ForwardWay::kRows:
       return work.map_width >= kMinRowWidth;
-    default:
-      return true;
+    case ForwardWay::kPackedMaps:
+    case ForwardWay::kPackedParts:
+    case ForwardWay::kCells:
+      break;
   }
+  return true;
 }
 
 // Predicts how long a way takes on one thread, in nanoseconds.
@@ -58,9 +61,10 @@ inline double predict(ForwardWay way, const ForwardWork& work) {
       return cost_of_pooling_in_place(work);
     case ForwardWay::kRows:
       return cost_of_pooling_rows(work);
-    default:
-      return cost_of_pooling_cells(work);
+    case ForwardWay::kCells:
+      break;
   }
+  return cost_of_pooling_cells(work);
 }
 
 // Returns the cheapest way, or the one that is asked for by its name, unless that is null or cannot pool such maps.
@@ -121,17 +125,18 @@ inline int64_t num_shares_of_image(int64_t num_packed_maps, int64_t num_threads,
   return best;
 }
 
-// ---- Packed maps, without argmax: how many rows of a packed map are merged to one.
+// ---- Packed maps: how many of their rows are merged to one.
 
 constexpr int64_t kMaxMergedRows = 16;
 
-// Returns the most rows, a power of two, that bins of at least so many rows can be pooled from.
-inline int64_t merged_rows_of_region(int64_t min_bin_rows) {
+// Returns the most rows, a power of two, that bins of at least so many rows should be pooled from. With argmax, a visit
+// of merged rows takes as long as two or three others, so that merging two is of no use.
+inline int64_t merged_rows_of_region(int64_t min_bin_rows, bool with_argmax) {
   int64_t merged_rows = 1;
   while (merged_rows < kMaxMergedRows && 2 * merged_rows <= min_bin_rows) {
     merged_rows *= 2;
   }
-  return merged_rows;
+  return with_argmax && merged_rows == 2 ? 1 : merged_rows;
 }
 
 // Counts the visits of cells by regions of an image that can be pooled from at least [i] merged rows, i a power of two.
@@ -139,14 +144,14 @@ using VisitsByMergedRows = std::array<int64_t, kMaxMergedRows + 1>;
 
 // Returns the rows up to which it pays to merge those of an image. Merging m/2 rows to m takes as long as visiting each
 // cell of a map a few times, and saves 1/m of the visits.
-inline int64_t max_merged_rows_of_image(const VisitsByMergedRows& visits, int64_t num_cells) {
-  constexpr int64_t kVisitsWorthMerging = 4;
+inline int64_t max_merged_rows_of_image(const VisitsByMergedRows& visits, int64_t num_cells, bool with_argmax) {
+  const int64_t visits_worth_merging = with_argmax ? 8 : 4;
   int64_t merged_rows = 1;
   while (merged_rows < kMaxMergedRows &&
-         visits[2 * merged_rows] / (2 * merged_rows) >= kVisitsWorthMerging * num_cells) {
+         visits[2 * merged_rows] / (2 * merged_rows) >= visits_worth_merging * num_cells) {
     merged_rows *= 2;
   }
-  return merged_rows;
+  return with_argmax && merged_rows == 2 ? 1 : merged_rows;
 }
 
 }  // namespace roipool::cpu

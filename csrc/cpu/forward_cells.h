@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "cpu/dtype_loops.h"
 #include "cpu/region_shares.h"

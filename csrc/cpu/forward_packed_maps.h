@@ -23,11 +23,10 @@ class PackedMapsForward {
         placed_(placed),
         by_image_(problem.num_images, placed.size(), [&](int64_t i) { return placed[i].image; }),
         groups_(problem, packed_map_cell_bytes(problem.maps.num_cells()) / sizeof(scalar_t), output, argmax),
-        merged_rows_(placed.size(), 1),
-        max_merged_rows_(problem.num_images, 1) {
-    if (argmax == nullptr) {
-      plan_merged_rows();
-    }
+        with_argmax_(argmax != nullptr),
+        merged_rows_(placed.size()),
+        max_merged_rows_(problem.num_images) {
+    plan_merged_rows();
   }
 
   void pool(const ForwardWork& work) const {
@@ -51,22 +50,22 @@ class PackedMapsForward {
   using GroupMap = typename Groups::GroupMap;
   using Worker = typename Groups::Worker;
   using lane_t = typename Groups::lane_t;
+  using offset_t = typename Groups::offset_t;
 
-  // Finds how many rows of a packed map may be merged for each region, and pay for each image. Without argmax, bins of
-  // two rows and more can be pooled from maxima of two rows, and so on by powers of two.
+  // Finds how many rows of a packed map may be merged for each region, and pay for each image.
   void plan_merged_rows() {
     std::vector<VisitsByMergedRows> visits(problem_.num_images, VisitsByMergedRows{});
     for (int64_t i = 0; i < placed_.size(); ++i) {
       const PlacedRegion& region = placed_[i];
       if (region.image >= 0) {
-        merged_rows_[i] = merged_rows_of_region(region.min_bin_rows());
+        merged_rows_[i] = merged_rows_of_region(region.min_bin_rows(), with_argmax_);
         for (int64_t merged_rows = 2; merged_rows <= merged_rows_[i]; merged_rows *= 2) {
           visits[region.image][merged_rows] += region.row_visits() * region.column_visits();
         }
       }
     }
     for (int64_t image = 0; image < problem_.num_images; ++image) {
-      max_merged_rows_[image] = max_merged_rows_of_image(visits[image], problem_.maps.num_cells());
+      max_merged_rows_[image] = max_merged_rows_of_image(visits[image], problem_.maps.num_cells(), with_argmax_);
     }
   }
 
@@ -85,11 +84,16 @@ class PackedMapsForward {
     }
     const int64_t* start = begin + (end - begin) * task / num_tasks;
     const FeatureMaps& maps = problem_.maps;
-    lane_t* lanes = worker.lanes.get(maps.num_cells() * groups_.cell_lanes());
+    const int64_t num_lanes = maps.num_cells() * groups_.cell_lanes();
+    lane_t* lanes = worker.lanes.get(num_lanes);
     GroupMap packed = groups_.pack(image, group, whole_map(maps), lanes);
+    const bool merges = max_merged_rows_[image] > 1 && !packed.special_values.any();
+    offset_t* row_offsets = merges && with_argmax_ ? worker.row_offsets.get(num_lanes) : nullptr;
     for (; packed.merged_rows <= max_merged_rows_[image]; packed.merged_rows *= 2) {
-      if (packed.merged_rows > 1 && !packed.special_values.any()) {
-        groups_.loops().merge_rows(lanes, packed.num_channels, maps.height, maps.width, packed.merged_rows);
+      if (packed.merged_rows > 1 && merges) {
+        groups_.loops().merge_rows(lanes, row_offsets, packed.num_channels, maps.height, maps.width,
+                                   packed.merged_rows);
+        packed.row_offsets = row_offsets;
       }
       pool_regions(worker, start, end, group, packed);
       pool_regions(worker, begin, start, group, packed);
@@ -109,7 +113,7 @@ class PackedMapsForward {
       if (groups_.offsets_fit(region)) {
         groups_.pool_region(worker, region, group, packed);
       } else {
-        groups_.pool_cells(region, group);
+        groups_.pool_by_cells(region, group);
       }
     }
   }
@@ -118,6 +122,7 @@ class PackedMapsForward {
   const PlacedRegions& placed_;
   const RegionsByImage by_image_;
   const Groups groups_;
+  const bool with_argmax_;
   std::vector<int64_t> merged_rows_;      // that a region can be pooled from
   std::vector<int64_t> max_merged_rows_;  // [N], that it pays to merge
 };

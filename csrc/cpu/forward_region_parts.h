@@ -22,7 +22,7 @@ class RegionPartsForward {
     for_each_region_share(placed_, groups_.num_groups(), cost, [&] {
       return [&, worker = Worker(problem_)](const PlacedRegion& region, int64_t group) mutable {
         if (!groups_.offsets_fit(region)) {
-          groups_.pool_cells(region, group);
+          groups_.pool_by_cells(region, group);
           return;
         }
         const CellRectangle part = part_of_region(problem_.maps, region, column_step(problem_, sizeof(scalar_t)));

@@ -47,7 +47,7 @@ class RowForward {
 
   // Describes a plane or a part of one.
   struct PreparedPlane {
-    const lane_t* values;  // null where there are none
+    const lane_t* values;
     int32_t top;
     int32_t left;
     int64_t width;

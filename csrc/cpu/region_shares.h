@@ -1,4 +1,4 @@
-// Goes through regions in parallel, and clears the outputs of those that have no bins.
+// Goes through regions in parallel; clears outputs of those that lie in no image.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 
 namespace roipool::cpu {
 
-// Writes 0 and -1 for a region that has no bins. argmax may be null.
+// Writes 0 and -1 for a region whose bins are all empty. argmax may be null.
 template <typename scalar_t>
 void clear_region(const RoIPoolProblem& problem, int64_t k, scalar_t* output, int32_t* argmax) {
   std::fill_n(output + k * problem.output_region_stride, problem.output_region_stride, scalar_t{});

@@ -35,10 +35,10 @@ struct LevelProblem : RoIPoolProblem {
 // Describes a region on the maps of its level.
 struct PlacedRegion {
   int64_t k;           // its row of rois
-  int64_t image;       // that it lies in, or -1 where place_region() says that all its bins are empty
+  int64_t image;       // that it lies in, or -1 where all its bins are empty
   simd::BinGrid grid;  // its bins; undefined where there is no image
 
-  // Returns the rectangle that the bins lie in, which has no cell where all of them are empty.
+  // Returns the rectangle that the bins lie in.
   CellRectangle hull() const { return {hull_of(grid.rows, grid.num_rows), hull_of(grid.columns, grid.num_columns)}; }
 
   // Returns the largest offset of any cell from the first cell of its bin, along the rows of a map of such width.
@@ -133,6 +133,9 @@ class PlacedRegions {
     });
   }
 
+  PlacedRegions(const PlacedRegions&) = delete;  // the regions point into ranges_
+  PlacedRegions& operator=(const PlacedRegions&) = delete;
+
   int64_t size() const { return static_cast<int64_t>(regions_.size()); }
   const PlacedRegion& operator[](int64_t i) const { return regions_[i]; }
   const PlacedRegion* begin() const { return regions_.data(); }
@@ -144,7 +147,7 @@ class PlacedRegions {
     CellRange* columns = rows + problem.pooled_height;
     Axis<T> x;
     Axis<T> y;
-    const int64_t image = place_region(problem, problem.maps, roi, &x, &y);
+    int64_t image = place_region(problem, problem.maps, roi, &x, &y);
     if (image >= 0) {
       for (int64_t p = 0; p < problem.pooled_height; ++p) {
         rows[p] = y.bin_cells(p);
@@ -152,8 +155,15 @@ class PlacedRegions {
       for (int64_t q = 0; q < problem.pooled_width; ++q) {
         columns[q] = x.bin_cells(q);
       }
+      if (are_empty(rows, problem.pooled_height) || are_empty(columns, problem.pooled_width)) {
+        image = -1;
+      }
     }
     return {k, image, {rows, problem.pooled_height, columns, problem.pooled_width}};
+  }
+
+  static bool are_empty(const CellRange* ranges, int64_t num_ranges) {
+    return std::all_of(ranges, ranges + num_ranges, [](CellRange range) { return range.empty(); });
   }
 
   const int64_t bins_per_region_;  // on both axes together

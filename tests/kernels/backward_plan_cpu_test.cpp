@@ -40,6 +40,18 @@ void test_half_precision_is_summed_in_scratch_memory() {
   EXPECT_EQ(plan_backward(sizes).in_place, false);
 }
 
+void test_few_half_precision_sums_of_all_channels() {
+  BackwardSizes sizes{2, 29, 101 * 144, 22, 45, true, false, 1};
+  EXPECT_EQ(plan_backward(sizes).task_channels, 29);
+  EXPECT_EQ(plan_backward(sizes).num_slices, 2);  // 1.6 MiB of sums
+  sizes.num_regions = 81;                         // 4 * 2 * 81 * 45 = 29160 of 29088 cells: too many
+  EXPECT_EQ(plan_backward(sizes).task_channels, 16);
+  sizes.num_regions = 80;
+  EXPECT_EQ(plan_backward(sizes).task_channels, 29);
+  sizes.channels_last = false;
+  EXPECT_EQ(plan_backward(sizes).task_channels, 14);
+}
+
 void test_large_planes_are_few_at_a_time() {
   BackwardSizes sizes = fpn(1000, false);
   sizes.num_cells = 100000;  // 2 of which fit in the cache
@@ -65,6 +77,7 @@ int main() {
   test_contiguous();
   test_channels_last();
   test_half_precision_is_summed_in_scratch_memory();
+  test_few_half_precision_sums_of_all_channels();
   test_large_planes_are_few_at_a_time();
   test_threads_share_the_cells_of_few_channels();
 }

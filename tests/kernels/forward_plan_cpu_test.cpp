@@ -98,22 +98,32 @@ void test_sharing() {
 void test_merged_rows() {
   const int64_t expected[] = {1, 1, 2, 2, 4, 4, 4, 4, 8};
   for (int64_t rows = 0; rows <= 8; ++rows) {
-    EXPECT_EQ(merged_rows_of_region(rows), expected[rows]);
+    EXPECT_EQ(merged_rows_of_region(rows, false), expected[rows]);
   }
-  EXPECT_EQ(merged_rows_of_region(15), 8);
-  EXPECT_EQ(merged_rows_of_region(1000), 16);
+  EXPECT_EQ(merged_rows_of_region(15, false), 8);
+  EXPECT_EQ(merged_rows_of_region(1000, false), 16);
 
   VisitsByMergedRows visits{};
-  EXPECT_EQ(max_merged_rows_of_image(visits, 100), 1);
+  EXPECT_EQ(max_merged_rows_of_image(visits, 100, false), 1);
   visits[2] = 799;  // merging 2 rows saves 399 visits, of the 400 that it costs
-  EXPECT_EQ(max_merged_rows_of_image(visits, 100), 1);
+  EXPECT_EQ(max_merged_rows_of_image(visits, 100, false), 1);
   visits[2] = 800;
-  EXPECT_EQ(max_merged_rows_of_image(visits, 100), 2);
+  EXPECT_EQ(max_merged_rows_of_image(visits, 100, false), 2);
   visits[4] = 1600;
   visits[16] = 1000000;  // is not reached without 8
-  EXPECT_EQ(max_merged_rows_of_image(visits, 100), 4);
+  EXPECT_EQ(max_merged_rows_of_image(visits, 100, false), 4);
   visits[8] = 3200;
-  EXPECT_EQ(max_merged_rows_of_image(visits, 100), 16);
+  EXPECT_EQ(max_merged_rows_of_image(visits, 100, false), 16);
+}
+
+void test_merged_rows_with_argmax() {
+  EXPECT_EQ(merged_rows_of_region(3, true), 1);  // two rows are not worth it
+  EXPECT_EQ(merged_rows_of_region(4, true), 4);
+  VisitsByMergedRows visits{};
+  visits[2] = visits[4] = 3199;  // merging 4 rows saves 799 visits, of the 800 that it costs
+  EXPECT_EQ(max_merged_rows_of_image(visits, 100, true), 1);
+  visits[2] = visits[4] = 3200;
+  EXPECT_EQ(max_merged_rows_of_image(visits, 100, true), 4);
 }
 
 }  // namespace
@@ -127,4 +137,5 @@ int main() {
   test_packed_maps();
   test_sharing();
   test_merged_rows();
+  test_merged_rows_with_argmax();
 }

@@ -8,7 +8,7 @@ import torch
 from support import CPU, DTYPES, channels_last, check_against_reference, contiguous, features, random_rois
 
 WAYS = ["packed_maps", "packed_parts", "in_place", "rows", "cells"]
-KINDS = ["distinct", "ties", "positive ties", "nonfinite"]
+KINDS = ["ties", "positive ties", "nonfinite"]
 
 
 @pytest.fixture(params=WAYS, autouse=True)
@@ -54,5 +54,12 @@ def test_last_cells_of_the_maps(channels, layout, dtype):
     """Vectors must not reach beyond the memory of the maps, which ends here where that of the tensor does."""
     x = layout(features((2, channels, 9, 18), dtype, seed=0))
     rois = torch.tensor([[1.0, 16, 7, 17, 8], [1, 17, 8, 17, 8], [1, 0, 8, 17, 8], [0, 16, 7, 17, 8]])
+    rois = torch.cat([rois, torch.tensor([[1.0, 2, 30, 5, 40], [1, 40, 2, 50, 5]])])  # below the map, and beside it
     for output_size in [(1, 1), (2, 2), (3, 1)]:
         check_against_reference(CPU, x, rois, output_size, 1.0)
+
+
+def test_unknown_way(monkeypatch):
+    monkeypatch.setenv("ROIPOOL_CPU_FORWARD", "row")
+    with pytest.raises(RuntimeError, match=r"ROIPOOL_CPU_FORWARD must be one of packed_maps, .*, cells, got row"):
+        CPU.ops.roi_pool(torch.zeros(1, 1, 2, 2), torch.zeros(1, 5), 1, 1, 1.0)

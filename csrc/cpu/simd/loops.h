@@ -81,6 +81,9 @@ struct GroupMap {
   int64_t width;
   int64_t map_width;    // of the whole map, by which offsets count
   int64_t merged_rows;  // rows of the map that a packed row is the maximum of
+
+  // Say how far below its row a lane's maximum lies, in cells; null where rows are not merged, or nobody asks.
+  const typename LaneType::offset_t* row_offsets;
 };
 
 // ---- The loops.
@@ -106,12 +109,13 @@ struct GroupLoops {
 
   // Makes each row the maximum of merged_rows rows: itself and those below. merged_rows is a power of two, and each row
   // must be the maximum of half as many already, without special values. The last merged_rows - 1 rows are of no more
-  // use.
-  void (*merge_rows)(lane_t* packed, int64_t num_channels, int64_t height, int64_t width, int64_t merged_rows);
+  // use. Unless it is null, row_offsets is made to say where the first maximum lies: see GroupMap.
+  void (*merge_rows)(lane_t* packed, offset_t* row_offsets, int64_t num_channels, int64_t height, int64_t width,
+                     int64_t merged_rows);
 
   // Pools the bins of a region, all of whose cells the map has, into pooled groups [bins][kGroupChannels]: values and,
   // unless it is null, offsets. Both are 0 in an empty bin. Reads padded_channels of a cell, packed or not. Where
-  // merged_rows > 1, `offsets` must be null, and every bin that is not empty must have at least merged_rows rows.
+  // merged_rows > 1, every bin that is not empty must have at least merged_rows rows, and offsets need row_offsets.
   void (*pool_bins)(const GroupMap<LaneType>& map, const BinGrid& grid, lane_t* values, offset_t* offsets);
 
   // Copies a pooled group of values to an output.
@@ -153,7 +157,7 @@ struct CellLoops {
 
   static constexpr int64_t kMaxLanes = kMaxVectorBytes / sizeof(lane_t);
 
-  // Counts the cells that a bin may have: more could not be numbered.
+  // Counts the cells that a bin may have: more, and the lanes beyond, could not be numbered.
   static constexpr int64_t kMaxBinCells = sizeof(offset_t) == 2 ? (1 << 16) - kMaxLanes : INT32_MAX;
 
   // Pools the bins of a region from a plane of so many columns, of which kMaxLanes - 1 more cells than those of the

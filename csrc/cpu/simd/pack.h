@@ -71,19 +71,35 @@ SpecialValues pack(const typename LaneType::lane_t* map, const StridedMatrix& ma
                                     : pack_contiguous<LaneType>(map, matrix, packed);
 }
 
-template <typename LaneType>
-void merge_rows(typename LaneType::lane_t* packed, int64_t num_channels, int64_t height, int64_t width,
-                int64_t merged_rows) {
+template <typename LaneType, bool kOffsets>
+void merge_lanes(typename LaneType::lane_t* packed, typename LaneType::offset_t* row_offsets, int64_t num_channels,
+                 int64_t height, int64_t width, int64_t merged_rows) {
   constexpr int64_t kCount = kLanes<typename LaneType::lane_t>;
   using V = Vector<typename LaneType::lane_t, kCount>;
+  using O = Vector<typename LaneType::offset_t, kCount>;
   const int64_t row_lanes = width * GroupLoops<LaneType>::padded_channels(num_channels);
   const int64_t below = merged_rows / 2 * row_lanes;
+  const auto cells_below = static_cast<typename LaneType::offset_t>(merged_rows / 2 * width);
+  const bool is_first = merged_rows == 2;
   // Goes downwards, so that what is read below has not been merged yet.
   for (int64_t i = 0; i < (height - merged_rows + 1) * row_lanes; i += kCount) {
     const V upper = load<V>(packed + i);
     const V lower = load<V>(packed + below + i);
-    store(lower > upper ? lower : upper, packed + i);
+    const auto better = lower > upper;
+    store(better ? lower : upper, packed + i);
+    if constexpr (kOffsets) {
+      const O upper_offset = is_first ? O{} : load<O>(row_offsets + i);
+      const O lower_offset = is_first ? O{} : load<O>(row_offsets + below + i);
+      store(better ? lower_offset + cells_below : upper_offset, row_offsets + i);
+    }
   }
+}
+
+template <typename LaneType>
+void merge_rows(typename LaneType::lane_t* packed, typename LaneType::offset_t* row_offsets, int64_t num_channels,
+                int64_t height, int64_t width, int64_t merged_rows) {
+  const auto merge = row_offsets == nullptr ? merge_lanes<LaneType, false> : merge_lanes<LaneType, true>;
+  merge(packed, row_offsets, num_channels, height, width, merged_rows);
 }
 
 }  // namespace

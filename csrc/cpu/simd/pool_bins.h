@@ -13,6 +13,7 @@ namespace {
 // Says how lanes are read and compared.
 enum class Lanes {
   kGreaterDecides,  // packed, and `>` alone says which lane replaces another
+  kMerged,          // packed, rows merged with their offsets, and `>` decides
   kPacked,
   kInPlace,  // in the order that memory has, special values among them
 };
@@ -24,7 +25,7 @@ class VectorPool {
   using lane_t = typename LaneType::lane_t;
   using offset_t = typename LaneType::offset_t;
   static constexpr int64_t kCount = kLanes<lane_t>;
-  static constexpr bool kGreaterDecides = kLanesAre == Lanes::kGreaterDecides;
+  static constexpr bool kGreaterDecides = kLanesAre == Lanes::kGreaterDecides || kLanesAre == Lanes::kMerged;
   using V = Vector<lane_t, kCount>;
   using O = Vector<offset_t, kCount>;
 
@@ -33,16 +34,26 @@ class VectorPool {
   ROIPOOL_ALWAYS_INLINE void pool_bin(const GroupMap<LaneType>& map, const lane_t* first, int64_t num_rows,
                                       int64_t num_columns) {
     const int64_t cell_lanes = map.cell_lanes;
+    const offset_t* row_offsets = kLanesAre == Lanes::kMerged ? map.row_offsets + (first - map.lanes) : nullptr;
     ROIPOOL_UNROLL
     for (int64_t v = 0; v < kVectors; ++v) {
       best_[v] = load_lanes(first + v * kCount);
+      if constexpr (kLanesAre == Lanes::kMerged) {
+        best_offset_[v] = load<O>(row_offsets + v * kCount);
+      }
       rank_[v] = rank_of<LaneType, kGreaterDecides>(best_[v]);
     }
     // Goes down in steps of merged_rows. The last step is shorter, so that it ends where the bin does.
     for (int64_t step = 0; step < num_rows; step += map.merged_rows) {
       const int64_t y = min(step, num_rows - map.merged_rows);
       for (int64_t x = 0; x < num_columns; ++x) {
-        visit(first + (y * map.width + x) * cell_lanes, y * map.map_width + x);
+        const int64_t at = (y * map.width + x) * cell_lanes;
+        const int64_t offset = y * map.map_width + x;
+        if constexpr (kLanesAre == Lanes::kMerged) {
+          visit_merged(first + at, row_offsets + at, offset);
+        } else {
+          visit(first + at, offset);
+        }
       }
     }
   }
@@ -73,6 +84,19 @@ class VectorPool {
       if constexpr (kOffsets) {
         best_offset_[v] = better ? O{} + static_cast<offset_t>(offset) : best_offset_[v];
       }
+    }
+  }
+
+  // Cells of merged rows are not visited in row-major order, so that of equal values the one with the lower offset is
+  // the first.
+  ROIPOOL_ALWAYS_INLINE void visit_merged(const lane_t* cell, const offset_t* row_offsets, int64_t offset) {
+    ROIPOOL_UNROLL
+    for (int64_t v = 0; v < kVectors; ++v) {
+      const V value = load<V>(cell + v * kCount);
+      const O value_offset = load<O>(row_offsets + v * kCount) + static_cast<offset_t>(offset);
+      const auto better = (value > best_[v]) | ((value == best_[v]) & (value_offset < best_offset_[v]));
+      best_[v] = better ? value : best_[v];
+      best_offset_[v] = better ? value_offset : best_offset_[v];
     }
   }
 
@@ -121,15 +145,19 @@ void pool_bins(const GroupMap<LaneType>& map, const BinGrid& grid, typename Lane
                typename LaneType::offset_t* offsets) {
   // Floats are packed as they lie in memory, so that those in place need no loop of their own.
   constexpr Lanes kInPlace = kIsHalfPrecision<LaneType> ? Lanes::kInPlace : Lanes::kPacked;
-  const bool with_offsets = offsets != nullptr;
-  const auto pool =
-      !map.is_packed
-          ? (with_offsets ? pool_channels<LaneType, kInPlace, true> : pool_channels<LaneType, kInPlace, false>)
-      : greater_decides<LaneType>(map.special_values)
-          ? (with_offsets ? pool_channels<LaneType, Lanes::kGreaterDecides, true>
-                          : pool_channels<LaneType, Lanes::kGreaterDecides, false>)
-          : (with_offsets ? pool_channels<LaneType, Lanes::kPacked, true>
-                          : pool_channels<LaneType, Lanes::kPacked, false>);
+  using Pool =
+      void (*)(const GroupMap<LaneType>&, const BinGrid&, typename LaneType::lane_t*, typename LaneType::offset_t*);
+  const auto with_offsets = [&](Pool with, Pool without) { return offsets != nullptr ? with : without; };
+  Pool pool;
+  if (!map.is_packed) {
+    pool = with_offsets(pool_channels<LaneType, kInPlace, true>, pool_channels<LaneType, kInPlace, false>);
+  } else if (!greater_decides<LaneType>(map.special_values)) {
+    pool = with_offsets(pool_channels<LaneType, Lanes::kPacked, true>, pool_channels<LaneType, Lanes::kPacked, false>);
+  } else {
+    pool = with_offsets(map.row_offsets != nullptr ? pool_channels<LaneType, Lanes::kMerged, true>
+                                                   : pool_channels<LaneType, Lanes::kGreaterDecides, true>,
+                        pool_channels<LaneType, Lanes::kGreaterDecides, false>);
+  }
   pool(map, grid, values, offsets);
 }
 

@@ -215,6 +215,20 @@ BUGS = [
         (EACH_WAY, *KERNELS),
     ),
     Bug(
+        "the last of equal cells of merged rows",
+        POOL_BINS,
+        "(value_offset < best_offset_[v])",
+        "(value_offset > best_offset_[v])",
+        (EACH_WAY, *KERNELS),
+    ),
+    Bug(
+        "merged rows say where the upper maximum lies",
+        PACK,
+        "store(better ? lower_offset + cells_below : upper_offset, row_offsets + i);",
+        "store(better ? lower_offset : upper_offset, row_offsets + i);",
+        (EACH_WAY, *KERNELS),
+    ),
+    Bug(
         "half of the last lanes are stored",
         UNPACK,
         "__builtin_memcpy(to, &vector, count * sizeof(T));",

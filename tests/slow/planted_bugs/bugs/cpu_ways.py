@@ -71,8 +71,8 @@ BUGS = [
     Bug(
         "cells are numbered by the rows of a part",
         POOL_BINS,
-        "y * map.map_width + x)",
-        "y * map.width + x)",
+        "offset = y * map.map_width + x;",
+        "offset = y * map.width + x;",
         (PARTS, *KERNELS),
     ),
     Bug(
