@@ -112,7 +112,10 @@ def plot_results(results: list[Result], path: Path) -> None:
 def write_json(
     results: Sequence[Any], path: Path, device: str = "cpu", settings: list[str] | None = None, **more: object
 ) -> None:
-    """Writes the results, dataclasses of any kind, and more. If they were measured in settings, says what the variables were in each of them."""
+    """Writes the results, dataclasses of any kind, and more.
+
+    If they were measured in settings of the allocator, says what its variables were in each of them.
+    """
     environment = describe_environment(device)
     if settings is not None:
         environment |= {name: {setting: SETTINGS[setting].get(name) for setting in settings} for name in VARIABLES}
