@@ -1,6 +1,6 @@
 """Fits the prices by which the CPU's forward chooses its way (csrc/cpu/forward_costs.h) to measurements.
 
-    python benchmarks/fit_costs.py --json benchmarks/results/cpu_costs.json --plot benchmarks/results/cpu_costs.png
+    python benchmarks/fit_costs.py --plot benchmarks/results/cpu_costs.png
 
 Times every way (ROIPOOL_CPU_FORWARD) on random problems of sweep.py, on one thread, and finds the prices, none below 0,
 that are closest to the measurements in relative terms. Prints them, how far they are off, and how much longer the way
