@@ -49,6 +49,18 @@ def test_large_bins(channels, kind, layout, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_visits_of_tall_bins(kind, layout, dtype):
+    """Cells are visited so often that packed rows are merged, for training as well."""
+    x = layout(features_of_kind((2, 20, 40, 17), dtype, kind))
+    rois = random_rois(250, 2, 40, 17, seed=0)
+    rois[:, 4] = rois[:, 4].clamp(min=30)
+    for output_size in [(1, 2), (3, 1)]:
+        check_against_reference(CPU, x, rois, output_size, 1.0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
 @pytest.mark.parametrize("channels", [1, 5, 66])
 def test_last_cells_of_the_maps(channels, layout, dtype):
     """Vectors must not reach beyond the memory of the maps, which ends here where that of the tensor does."""
