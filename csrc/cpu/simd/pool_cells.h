@@ -85,8 +85,8 @@ class CellPool {
   ROIPOOL_ALWAYS_INLINE bool has_met_special_values() const { return special_values_.found().any(); }
 
  private:
-  static constexpr auto kMaxKey =
-      static_cast<offset_t>(offset_t(-1) > 0 ? -1 : (uint64_t{1} << (8 * sizeof(offset_t) - 1)) - 1);
+  // Is not below any key. It is found where the maximum is a NaN, and then but computed with.
+  static constexpr auto kMaxKey = static_cast<offset_t>(sizeof(offset_t) == 2 ? UINT16_MAX : INT32_MAX);
 
   ROIPOOL_ALWAYS_INLINE V look_at(const lane_t* from) {
     const V lanes = swap_order<LaneType>(load<V>(from));
