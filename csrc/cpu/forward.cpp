@@ -36,7 +36,7 @@ ForwardWork work_of(const LevelProblem& problem, const PlacedRegions& placed, bo
   const int64_t row_lanes = simd::kMaxVectorBytes / sizeof(wide_t<scalar_t>);
   for (const PlacedRegion& region : placed) {
     if (region.image >= 0) {
-      const CellRectangle hull = region.hull();
+      const CellRectangle& hull = region.hull;
       const int64_t row_vectors = divide_up(hull.width(), row_lanes);
       const int64_t row_blocks = divide_up(problem.pooled_height, row_lanes);
       ++work.num_regions;

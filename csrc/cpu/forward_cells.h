@@ -67,13 +67,13 @@ void pool_channel_by_cells(const LevelProblem& problem, const PlacedRegion& regi
 // Pools one channel of a region of contiguous maps by vectors. Returns false where that cannot be done: the bins have
 // special values or too many cells, or vectors would reach beyond the maps.
 template <typename scalar_t>
-bool pool_channel_by_vectors(const LevelProblem& problem, const PlacedRegion& region, const CellRectangle& hull,
-                             int64_t c, scalar_t* output, int32_t* argmax) {
+bool pool_channel_by_vectors(const LevelProblem& problem, const PlacedRegion& region, int64_t c, scalar_t* output,
+                             int32_t* argmax) {
   using Loops = std::decay_t<decltype(DTypeLoops<scalar_t>::cells())>;
   using lane_t = typename Loops::lane_t;
   const FeatureMaps& maps = problem.maps;
   const int64_t plane = region.image * maps.image_stride + c * maps.channel_stride;
-  const int64_t end = plane + (hull.rows.hi - 1) * maps.width + hull.columns.hi - 1 + Loops::kMaxLanes;
+  const int64_t end = plane + (region.hull.rows.hi - 1) * maps.width + region.hull.columns.hi - 1 + Loops::kMaxLanes;
   if (end > problem.num_images * maps.image_stride || region.max_bin_cells() > Loops::kMaxBinCells) {
     return false;
   }
@@ -89,7 +89,7 @@ void pool_cells(const LevelProblem& problem, const PlacedRegions& placed, double
                 int32_t* argmax) {
   for_each_region_share(placed, problem.num_channels, cost, [&] {
     return [&](const PlacedRegion& region, int64_t c) {
-      if (problem.channels_last || !pool_channel_by_vectors(problem, region, region.hull(), c, output, argmax)) {
+      if (problem.channels_last || !pool_channel_by_vectors(problem, region, c, output, argmax)) {
         pool_channel_by_cells(problem, region, c, output, argmax);
       }
     };

@@ -154,7 +154,7 @@ class RowForward {
     shift(region.grid.columns, plane.left, worker.columns);
     const simd::BinGrid grid = {worker.rows.data(), problem_.pooled_height, worker.columns.data(),
                                 problem_.pooled_width};
-    const int64_t scratch_size = Loops::scratch_size(region.hull().width(), problem_.pooled_width);
+    const int64_t scratch_size = Loops::scratch_size(region.hull.width(), problem_.pooled_width);
     const bool with_argmax = argmax_ != nullptr;
     loops_.pool_bins(plane.values, plane.width, problem_.maps.width, grid, worker.scratch.get(scratch_size),
                      with_argmax ? worker.offset_scratch.get(scratch_size) : nullptr, worker.values.get(),

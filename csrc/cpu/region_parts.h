@@ -23,7 +23,7 @@ inline int64_t column_step(const RoIPoolProblem& problem, int64_t lane_bytes) {
 // Returns what a region prepares for itself alone: the rectangle that its bins lie in, widened to min_columns columns
 // where the map has them.
 inline CellRectangle part_of_region(const FeatureMaps& maps, const PlacedRegion& region, int64_t min_columns) {
-  CellRectangle part = region.hull();
+  CellRectangle part = region.hull;
   const auto width = static_cast<int32_t>(std::min(min_columns, maps.width));
   if (part.width() < width) {
     part.columns.lo = std::min<int32_t>(part.columns.lo, maps.width - width);

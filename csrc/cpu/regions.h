@@ -36,10 +36,8 @@ struct LevelProblem : RoIPoolProblem {
 struct PlacedRegion {
   int64_t k;           // its row of rois
   int64_t image;       // that it lies in, or -1 where all its bins are empty
-  simd::BinGrid grid;  // its bins; undefined where there is no image
-
-  // Returns the rectangle that the bins lie in.
-  CellRectangle hull() const { return {hull_of(grid.rows, grid.num_rows), hull_of(grid.columns, grid.num_columns)}; }
+  simd::BinGrid grid;  // its bins; undefined where there is no image, as is
+  CellRectangle hull;  // the rectangle that they lie in
 
   // Returns the largest offset of any cell from the first cell of its bin, along the rows of a map of such width.
   int64_t max_offset(int64_t map_width) const {
@@ -87,17 +85,6 @@ struct PlacedRegion {
   }
 
  private:
-  static CellRange hull_of(const CellRange* ranges, int64_t num_ranges) {
-    CellRange hull = {std::numeric_limits<int32_t>::max(), 0};
-    for (int64_t i = 0; i < num_ranges; ++i) {
-      if (!ranges[i].empty()) {
-        hull.lo = std::min(hull.lo, ranges[i].lo);
-        hull.hi = std::max(hull.hi, ranges[i].hi);
-      }
-    }
-    return hull;
-  }
-
   static int64_t max_size(const CellRange* ranges, int64_t num_ranges) {
     int64_t size = 0;
     for (int64_t i = 0; i < num_ranges; ++i) {
@@ -147,7 +134,8 @@ class PlacedRegions {
     CellRange* columns = rows + problem.pooled_height;
     Axis<T> x;
     Axis<T> y;
-    int64_t image = place_region(problem, problem.maps, roi, &x, &y);
+    const int64_t image = place_region(problem, problem.maps, roi, &x, &y);
+    CellRectangle hull{};
     if (image >= 0) {
       for (int64_t p = 0; p < problem.pooled_height; ++p) {
         rows[p] = y.bin_cells(p);
@@ -155,15 +143,20 @@ class PlacedRegions {
       for (int64_t q = 0; q < problem.pooled_width; ++q) {
         columns[q] = x.bin_cells(q);
       }
-      if (are_empty(rows, problem.pooled_height) || are_empty(columns, problem.pooled_width)) {
-        image = -1;
-      }
+      hull = {hull_of(rows, problem.pooled_height), hull_of(columns, problem.pooled_width)};
     }
-    return {k, image, {rows, problem.pooled_height, columns, problem.pooled_width}};
+    return {k, hull.empty() ? -1 : image, {rows, problem.pooled_height, columns, problem.pooled_width}, hull};
   }
 
-  static bool are_empty(const CellRange* ranges, int64_t num_ranges) {
-    return std::all_of(ranges, ranges + num_ranges, [](CellRange range) { return range.empty(); });
+  static CellRange hull_of(const CellRange* ranges, int64_t num_ranges) {
+    CellRange hull = {std::numeric_limits<int32_t>::max(), 0};
+    for (int64_t i = 0; i < num_ranges; ++i) {
+      if (!ranges[i].empty()) {
+        hull.lo = std::min(hull.lo, ranges[i].lo);
+        hull.hi = std::max(hull.hi, ranges[i].hi);
+      }
+    }
+    return hull;
   }
 
   const int64_t bins_per_region_;  // on both axes together
