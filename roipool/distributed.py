@@ -51,18 +51,18 @@ def _forward_rules(num_outputs: int) -> list[Rule]:
 
 @register_sharding(ops.roi_pool_backward.default)
 def _roi_pool_backward(*_: Any) -> list[Rule]:
-    sizes = [None, None, None]
+    sizes_and_scale = [None, None, None, None]
     return [
-        ([Replicate()], [Replicate(), Replicate(), Replicate(), *sizes]),
-        ([Shard(1)], [Shard(1), Replicate(), Shard(1), *sizes]),
-        ([Partial()], [Shard(0), Shard(0), Shard(0), *sizes]),
+        ([Replicate()], [Replicate(), Replicate(), Replicate(), *sizes_and_scale]),
+        ([Shard(1)], [Shard(1), Replicate(), Shard(1), *sizes_and_scale]),
+        ([Partial()], [Shard(0), Shard(0), Shard(0), *sizes_and_scale]),
     ]
 
 
 @register_sharding(ops.roi_pool_gather.default)
 def _roi_pool_gather(*_: Any) -> list[Rule]:
     return [
-        ([Replicate()], [Replicate(), Replicate(), Replicate()]),
-        ([Shard(1)], [Shard(1), Replicate(), Shard(1)]),
-        ([Shard(0)], [Replicate(), Shard(0), Shard(0)]),
+        ([Replicate()], [Replicate(), Replicate(), Replicate(), None]),
+        ([Shard(1)], [Shard(1), Replicate(), Shard(1), None]),
+        ([Shard(0)], [Replicate(), Shard(0), Shard(0), None]),
     ]

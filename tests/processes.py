@@ -96,7 +96,7 @@ def check_sharded(input_placement, rois_placement, output_placement, grad_placem
 
     argmax = roipool.roi_pool(x, rois, (3, 2), 0.5, return_argmax=True)[1]
     assert argmax.placements == (output_placement,)
-    gathered = torch.ops.roipool.roi_pool_gather(x, rois, argmax)
+    gathered = torch.ops.roipool.roi_pool_gather(x, rois, argmax, 0.5)
     assert gathered.placements == (output_placement,)
     assert_same_bits(gathered.full_tensor(), expected_output.detach())
 

@@ -152,10 +152,10 @@ def check_against_reference(backend, x, rois, output_size, spatial_scale):
 
     n, _, h, w = x.shape
     grad_output = features(output.shape, x.dtype, seed=len(rois))
-    grad_input = ops.roi_pool_backward(grad_output.to(backend.device), rois, argmax, n, h, w)
+    grad_input = ops.roi_pool_backward(grad_output.to(backend.device), rois, argmax, n, h, w, spatial_scale)
     assert_same_bits(grad_input, cached_reference.roi_pool_backward(grad_output, rois.cpu(), expected_argmax, x.shape))
 
-    assert_same_bits(ops.roi_pool_gather(x, rois, argmax), expected)
+    assert_same_bits(ops.roi_pool_gather(x, rois, argmax, spatial_scale), expected)
 
     is_channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     if is_channels_last and output.numel() > 0:

@@ -1,243 +1,315 @@
-// Scatters gradients to the cells that argmax names, in the order that fixes every bit.
+// Sums the gradients of the cells that argmax names, in the order that fixes every bit.
+//
+// grad_inputs are cut into slices of adjacent cells. A warp owns a slice in one channel: it sums the gradients of these
+// cells in shared memory and writes each once, and waits for no other warp. It lists runs of bins: of each region of
+// its image and level, in order, the rows of bins that meet the slice. Then it adds what its channel has there, 32 bins
+// a step, one to each lane.
+#include "cuda/backward.h"
+
 #include <cuda_runtime.h>
 
 #include <cstdint>
 
-#include "cuda/backward.h"
 #include "cuda/kernels.h"
 #include "cuda/launch.cuh"
+#include "cuda/regions.cuh"
+#include "cuda/warp.cuh"
 #include "problem.h"
 
 namespace roipool::cuda {
 namespace {
 
-constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr int kMaxWarps = 8;    // of a block
+constexpr int kStepsAhead = 4;  // steps whose gradients are loaded while as many are added
 
-__device__ int lane() { return static_cast<int>(threadIdx.x % kWarp); }
-
-__device__ int warp() { return static_cast<int>(threadIdx.x / kWarp); }
-
-__device__ unsigned lanes_below() { return (1u << lane()) - 1; }
-
-// Points to what a block has in shared memory, as ScatterPlan describes it.
-template <typename sum_t>
-struct ScatterMemory {
-  int64_t* starts;
-  sum_t* sums;
-  sum_t* grads;
-  int32_t* cells;
-  int32_t* counts;
-
-  __device__ explicit ScatterMemory(const ScatterPlan& plan)
-      : starts(reinterpret_cast<int64_t*>(shared_memory)),
-        sums(reinterpret_cast<sum_t*>(starts + kThreads)),
-        grads(sums + static_cast<int64_t>(plan.num_channels) * plan.num_cells),
-        cells(reinterpret_cast<int32_t*>(grads + kBatchGradients)),
-        counts(cells + kBatchGradients) {}
-};
-
-// Names the part of a level's grad_inputs that a block writes; the last channels and cells may be fewer than the
-// plan's.
-struct MapPart {
+// Names the cells of a map that a warp sums, and the rows that they lie in.
+struct Slice {
   int64_t image;
-  int64_t first_channel;
-  int num_channels;
+  int64_t level;
   int32_t first_cell;
   int32_t num_cells;
+  CellRange rows;
 
-  __device__ MapPart(const RoIPoolProblem& problem, const FeatureMaps& maps, const ScatterPlan& plan, int64_t block)
-      : image(block / plan.num_parts / plan.num_groups),
-        first_channel(block / plan.num_parts % plan.num_groups * plan.num_channels),
-        first_cell(static_cast<int32_t>(block % plan.num_parts * plan.num_cells)) {
-    const int64_t channels_left = problem.num_channels - first_channel;
-    const auto cells_left = static_cast<int32_t>(maps.num_cells()) - first_cell;
-    num_channels = channels_left < plan.num_channels ? static_cast<int>(channels_left) : plan.num_channels;
-    num_cells = cells_left < plan.num_cells ? cells_left : plan.num_cells;
+  __device__ Slice(const RoIPoolProblem& problem, const BackwardPlan& plan, int64_t image, int64_t index)
+      : image(image), level(problem.num_levels - 1) {
+    while (index >= plan.levels[level].end) {
+      --level;
+    }
+    const FeatureMaps& maps = problem.levels[level];
+    const LevelSlices& slices = plan.levels[level];
+    const auto width = static_cast<int32_t>(maps.width);
+    first_cell = static_cast<int32_t>(index - slices.begin) * slices.num_cells;
+    const int32_t cells_left = static_cast<int32_t>(maps.num_cells()) - first_cell;
+    num_cells = cells_left < slices.num_cells ? cells_left : slices.num_cells;
+    rows = {first_cell / width, (first_cell + num_cells - 1) / width + 1};
   }
 };
 
-// Lists the bins of one piece of the regions of an image and level among first_region .. first_region +
-// plan.scanned_regions - 1, region by region in ascending order; returns how many bins there are. For a whole block.
-//
-//   starts  [kThreads], shared
-//   counts  [kWarps], shared
-__device__ uint32_t list_bins(const RoIPoolProblem& problem, const ScatterPlan& plan, int64_t level, int64_t image,
-                              int64_t first_region, uint32_t piece, int64_t* starts, int32_t* counts) {
-  const int64_t k = first_region + threadIdx.x;
-  const bool is_listed = static_cast<int>(threadIdx.x) < plan.scanned_regions && k < problem.num_rois &&
-                         problem.image_of_region(k) == image && problem.level_of_region(k) == level;
-  const unsigned listed = __ballot_sync(kAllLanes, is_listed);
-  if (lane() == 0) {
-    counts[warp()] = __popc(listed);
+// Returns the first of the numbers 0 .. end-1 for which a condition holds that holds for all after it; else `end`.
+template <typename Condition>
+__device__ int64_t find_first(int64_t end, const Condition& holds) {
+  int64_t begin = 0;
+  while (begin < end) {
+    const int64_t middle = begin + (end - begin) / 2;
+    if (holds(middle)) {
+      end = middle;
+    } else {
+      begin = middle + 1;
+    }
   }
-  __syncthreads();
-  int num_before = __popc(listed & lanes_below());
-  int num_regions = 0;
-  for (int i = 0; i < kWarps; ++i) {
-    num_before += i < warp() ? counts[i] : 0;
-    num_regions += counts[i];
-  }
-  const int64_t first_bin = static_cast<int64_t>(piece) * plan.piece_bins;
-  if (is_listed) {
-    starts[num_before] = k * problem.output_region_stride + first_bin * problem.output_bin_stride;
-  }
-  __syncthreads();
-  const int64_t bins_left = problem.num_bins() - first_bin;
-  return num_regions * (bins_left < plan.piece_bins ? static_cast<uint32_t>(bins_left) : plan.piece_bins);
+  return begin;
 }
 
-// Copies a batch of the listed bins' gradients for each channel, from number `first` of num_listed on. For a whole
-// block.
-//
-//   grad_output, argmax  [K, C, PH, PW]
+// Lists the bins that meet a slice, in order. For a whole warp.
+class BinLister {
+ public:
+  __device__ BinLister(const RoIPoolProblem& problem, const PlacedRegions& placed, const Slice& slice, BinRun* runs)
+      : problem_(problem), placed_(placed), slice_(slice), runs_(runs) {}
+
+  // Returns whether there are regions to look at. Each segment has some of the plane's regions next to one another.
+  __device__ bool has_next() {
+    for (; next_ >= end_ && segment_ < problem_.num_rois; segment_ += kSegmentRegions) {
+      const int64_t left = problem_.num_rois - segment_;
+      const int64_t size = left < kSegmentRegions ? left : kSegmentRegions;
+      const auto first_from = [&](int64_t image) {
+        return segment_ + find_first(size, [&](int64_t i) {
+                 const PlacedRegion& region = placed_[segment_ + i];
+                 return region.level > slice_.level || (region.level == slice_.level && region.image >= image);
+               });
+      };
+      next_ = first_from(slice_.image);
+      end_ = first_from(slice_.image + 1);
+    }
+    return next_ < end_;
+  }
+
+  // Writes runs of bins of the next regions, as long as there is room; returns how many bins they have.
+  __device__ int64_t list() {
+    int num_runs = 0;
+    int64_t num_bins = 0;
+    for (; num_runs + kWarp <= kMaxRuns && has_next(); next_ += kWarp) {
+      int64_t first_row = 0;
+      const int64_t own_bins = find_rows(next_ + lane(), &first_row) * problem_.pooled_width;
+      int64_t end = own_bins;  // after those of the lanes below
+      for (int distance = 1; distance < kWarp; distance *= 2) {
+        const int64_t below = __shfl_up_sync(kAllLanes, end, distance);
+        end += lane() >= distance ? below : 0;
+      }
+      end += num_bins;
+      const unsigned listed = __ballot_sync(kAllLanes, own_bins > 0);
+      if (own_bins > 0) {
+        const int64_t first_bin = first_row * problem_.pooled_width - (end - own_bins);
+        runs_[num_runs + __popc(listed & lanes_below())] = {
+            end, placed_[next_ + lane()].k * problem_.output_region_stride + first_bin * problem_.output_bin_stride};
+      }
+      num_runs += __popc(listed);
+      num_bins = __shfl_sync(kAllLanes, end, kWarp - 1);
+    }
+    __syncwarp();
+    return num_bins;
+  }
+
+ private:
+  // Finds the rows of region i's bins that meet the slice; returns how many there are.
+  __device__ int64_t find_rows(int64_t i, int64_t* first_row) const {
+    if (i >= end_) {
+      return 0;
+    }
+    const CellRange* const rows = placed_.rows(i);
+    *first_row = find_first(problem_.pooled_height, [&](int64_t p) { return rows[p].hi > slice_.rows.lo; });
+    const int64_t end_row = find_first(problem_.pooled_height, [&](int64_t p) { return rows[p].lo >= slice_.rows.hi; });
+    return end_row > *first_row ? end_row - *first_row : 0;
+  }
+
+  const RoIPoolProblem& problem_;
+  const PlacedRegions& placed_;
+  const Slice& slice_;
+  BinRun* const runs_;   // [kMaxRuns], shared
+  int64_t segment_ = 0;  // the next one
+  int64_t next_ = 0;     // region
+  int64_t end_ = 0;      // of the plane's regions in the segment before
+};
+
+// Adds the gradients of listed bins to the sums of a slice, in order. For a whole warp.
 template <typename scalar_t>
-__device__ void copy_batch(const RoIPoolProblem& problem, const ScatterPlan& plan, const MapPart& part,
-                           const scalar_t* grad_output, const int32_t* argmax, uint32_t first, uint32_t num_listed,
-                           const ScatterMemory<wide_t<scalar_t>>& memory) {
-  for (int i = threadIdx.x; i < kBatchGradients; i += blockDim.x) {
-    // Neighbouring threads read what is adjacent in memory.
-    const int c = problem.channels_last ? i % plan.num_channels : i / plan.batch_bins;
-    const int place = problem.channels_last ? i / plan.num_channels : i % plan.batch_bins;
-    const uint32_t listed = first + place;
-    int32_t cell = -1;
-    wide_t<scalar_t> grad = 0;
-    if (c < part.num_channels && listed < num_listed) {
-      const int64_t from = memory.starts[listed / plan.piece_bins] +
-                           (part.first_channel + c) * problem.output_channel_stride +
-                           static_cast<int64_t>(listed % plan.piece_bins) * problem.output_bin_stride;
-      cell = argmax[from];
-      grad = static_cast<wide_t<scalar_t>>(grad_output[from]);
-    }
-    const bool is_here = cell >= part.first_cell && is_cell(cell - part.first_cell, part.num_cells);
-    memory.cells[c * plan.batch_bins + place] = is_here ? cell - part.first_cell : -1;
-    memory.grads[c * plan.batch_bins + place] = grad;
-  }
-}
+class BinAdder {
+ public:
+  using sum_t = wide_t<scalar_t>;
 
-// Computes sums[cells[i]] += grads[i] for i < num_grads, a multiple of kWarp * kStepsAhead, in ascending order; nothing
-// for a cell of -1. For a whole warp, a lane to an i. Which lanes meet at a cell is found out for several steps ahead,
-// as it need not wait for the sums of the step before.
-template <typename sum_t>
-__device__ void add_in_order(sum_t* sums, const int32_t* cells, const sum_t* grads, int num_grads) {
-  for (int first = 0; first < num_grads; first += kWarp * kStepsAhead) {
-    int32_t cell[kStepsAhead];
-    sum_t grad[kStepsAhead];
-    int turn[kStepsAhead];          // this lane's turn among the lanes that it meets
-    unsigned waiting[kStepsAhead];  // the lanes that do not have the first turn
-    for (int step = 0; step < kStepsAhead; ++step) {
-      cell[step] = cells[first + step * kWarp + lane()];
-      grad[step] = grads[first + step * kWarp + lane()];
+  // grad_output and argmax point to the channel of the warp in region 0.
+  //
+  //   runs   [kMaxRuns], shared
+  //   given  [kMaxGivenGrads][kWarp], shared
+  //   sums   [slice.num_cells], shared
+  __device__ BinAdder(const Slice& slice, const BinRun* runs, sum_t* given, sum_t* sums, const scalar_t* grad_output,
+                      const int32_t* argmax, int64_t bin_stride)
+      : first_cell_(slice.first_cell),
+        num_cells_(static_cast<uint32_t>(slice.num_cells)),
+        runs_(runs),
+        given_(given),
+        sums_(sums),
+        grad_output_(grad_output),
+        argmax_(argmax),
+        bin_stride_(bin_stride) {}
+
+  __device__ void add(int64_t num_bins) {
+    run_ = runs_;
+    Steps next = load(0, num_bins);
+    for (int64_t first = 0; first < num_bins; first += kStepsAhead * kWarp) {
+      const Steps steps = next;
+      next = load(first + kStepsAhead * kWarp, num_bins);
+      unsigned peers[kStepsAhead];  // lanes at the same cell, which need not wait for the sums of the step before
+      ROIPOOL_UNROLL_BY(kStepsAhead)
+      for (int step = 0; step < kStepsAhead; ++step) {
+        peers[step] = __match_any_sync(kAllLanes, steps.cells[step]);
+      }
+      ROIPOOL_UNROLL_BY(kStepsAhead)
+      for (int step = 0; step < kStepsAhead; ++step) {
+        add_step(steps.cells[step], static_cast<sum_t>(steps.grads[step]), peers[step]);
+      }
     }
+  }
+
+ private:
+  // Holds what a lane adds in some steps.
+  struct Steps {
+    int32_t cells[kStepsAhead];  // of the slice; of a lane that adds nothing, a negative number of its own
+    scalar_t grads[kStepsAhead];
+  };
+
+  // Loads a lane's bins from number `first` on.
+  __device__ Steps load(int64_t first, int64_t num_bins) {
+    Steps steps;
+    ROIPOOL_UNROLL_BY(kStepsAhead)
     for (int step = 0; step < kStepsAhead; ++step) {
-      const unsigned peers = __match_any_sync(kAllLanes, cell[step]);
-      turn[step] = cell[step] < 0 ? -1 : __popc(peers & lanes_below());
-      waiting[step] = __ballot_sync(kAllLanes, turn[step] > 0);
-    }
-    for (int step = 0; step < kStepsAhead; ++step) {
-      for (int now = 0;; ++now) {
-        if (turn[step] == now) {
-          sums[cell[step]] += grad[step];
+      const int64_t bin = first + step * kWarp + lane();
+      int32_t cell = -1;
+      steps.grads[step] = scalar_t(0);
+      if (bin < num_bins) {
+        while (bin >= run_->end) {
+          ++run_;
         }
-        __syncwarp();
-        if (waiting[step] == 0 || !__any_sync(kAllLanes, turn[step] > now)) {
-          break;
+        const int64_t from = run_->from + bin * bin_stride_;
+        cell = argmax_[from];
+        steps.grads[step] = grad_output_[from];
+      }
+      const auto cell_of_slice = static_cast<uint32_t>(cell - first_cell_);
+      steps.cells[step] = cell >= 0 && cell_of_slice < num_cells_ ? static_cast<int32_t>(cell_of_slice) : ~lane();
+    }
+    return steps;
+  }
+
+  // Adds a gradient of each lane. The last of the lanes at a cell adds for all of them, in ascending order: the others
+  // give it their gradients, kMaxGivenGrads at a time.
+  __device__ void add_step(int32_t cell, sum_t grad, unsigned peers) const {
+    const int adder = kWarp - 1 - __clz(static_cast<int>(peers));
+    const int rank = __popc(peers & lanes_below());
+    const bool adds = adder == lane() && cell >= 0;
+    sum_t sum = adds ? sums_[cell] : sum_t(0);
+    for (int first = 0;; first += kMaxGivenGrads) {
+      if (adder != lane() && rank >= first && rank < first + kMaxGivenGrads) {
+        given_[(rank - first) * kWarp + adder] = grad;
+      }
+      __syncwarp();
+      ROIPOOL_UNROLL_BY(kMaxGivenGrads)
+      for (int i = 0; i < kMaxGivenGrads; ++i) {
+        if (adder == lane() && first + i < rank) {
+          sum += given_[i * kWarp + lane()];
+        }
+      }
+      if (!__any_sync(kAllLanes, rank > first + kMaxGivenGrads)) {
+        break;
+      }
+      __syncwarp();  // before other gradients replace these
+    }
+    if (adds) {
+      sums_[cell] = sum + grad;
+    }
+    __syncwarp();  // before the next step reads sums, and its gradients replace these
+  }
+
+  const int32_t first_cell_;
+  const uint32_t num_cells_;
+  const BinRun* const runs_;
+  sum_t* const given_;
+  sum_t* const sums_;
+  const scalar_t* const grad_output_;
+  const int32_t* const argmax_;
+  const int64_t bin_stride_;
+  const BinRun* run_ = nullptr;  // of the bin that this lane loaded last
+};
+
+// Sums the cells of a slice in one channel, and writes them. For a whole warp.
+//
+//   grad_output, argmax  [K, C, PH, PW]
+template <typename scalar_t>
+__device__ void sum_slice(const RoIPoolProblem& problem, const PlacedRegions& placed, const Slice& slice, int64_t c,
+                          unsigned char* memory, const scalar_t* grad_output, const int32_t* argmax) {
+  using sum_t = wide_t<scalar_t>;
+  auto* const runs = reinterpret_cast<BinRun*>(memory);
+  auto* const given = reinterpret_cast<sum_t*>(runs + kMaxRuns);
+  sum_t* const sums = given + kMaxGivenGrads * kWarp;
+  for (int32_t i = lane(); i < slice.num_cells; i += kWarp) {
+    sums[i] = 0;
+  }
+  BinLister lister(problem, placed, slice, runs);
+  BinAdder<scalar_t> adder(slice, runs, given, sums, grad_output + c * problem.output_channel_stride,
+                           argmax + c * problem.output_channel_stride, problem.output_bin_stride);
+  __syncwarp();
+  while (lister.has_next()) {
+    adder.add(lister.list());
+    __syncwarp();  // before other runs replace these
+  }
+  const FeatureMaps& maps = problem.levels[slice.level];
+  scalar_t* const grad_input = static_cast<scalar_t*>(maps.grad_input) + slice.image * maps.image_stride +
+                               c * maps.channel_stride + slice.first_cell * maps.cell_stride;
+  for (int32_t i = lane(); i < slice.num_cells; i += kWarp) {
+    grad_input[i * maps.cell_stride] = static_cast<scalar_t>(sums[i]);
+  }
+  __syncwarp();  // before the next turn clears the sums
+}
+
+// Writes every element of the grad_inputs of all levels.
+//
+//   grad_output, argmax  [K, C, PH, PW]
+template <typename scalar_t>
+__global__ void __launch_bounds__(kMaxWarps* kWarp)
+    backward_kernel(const RoIPoolProblem problem, const BackwardPlan plan, const PlacedRegions placed,
+                    const scalar_t* grad_output, const int32_t* argmax) {
+  unsigned char* const memory = shared_memory + warp() * plan.warp_bytes;
+  for (int64_t image = blockIdx.z; image < problem.num_images; image += gridDim.z) {
+    for (int64_t index = blockIdx.y; index < plan.num_slices; index += gridDim.y) {
+      const Slice slice(problem, plan, image, index);
+      for (int64_t group = blockIdx.x; group < plan.num_groups; group += gridDim.x) {
+        const int64_t c = group * plan.num_warps + warp();
+        if (c < problem.num_channels) {
+          sum_slice(problem, placed, slice, c, memory, grad_output, argmax);
         }
       }
     }
   }
-}
-
-// Sums the gradients of the listed bins, batch by batch. For a whole block.
-//
-//   grad_output, argmax  [K, C, PH, PW]
-template <typename scalar_t>
-__device__ void add_listed(const RoIPoolProblem& problem, const ScatterPlan& plan, const MapPart& part,
-                           const scalar_t* grad_output, const int32_t* argmax, uint32_t num_listed,
-                           const ScatterMemory<wide_t<scalar_t>>& memory) {
-  for (uint32_t first = 0; first < num_listed; first += plan.batch_bins) {
-    copy_batch(problem, plan, part, grad_output, argmax, first, num_listed, memory);
-    __syncthreads();
-    if (warp() < part.num_channels) {
-      add_in_order(memory.sums + static_cast<int64_t>(warp()) * plan.num_cells, memory.cells + warp() * plan.batch_bins,
-                   memory.grads + warp() * plan.batch_bins, plan.batch_bins);
-    }
-    __syncthreads();
-  }
-}
-
-// Writes the sums to their part of the grad_inputs. For a whole block.
-template <typename scalar_t>
-__device__ void write_sums(const RoIPoolProblem& problem, const FeatureMaps& maps, const ScatterPlan& plan,
-                           const MapPart& part, const wide_t<scalar_t>* sums) {
-  scalar_t* grad_input = static_cast<scalar_t*>(maps.grad_input) + part.image * maps.image_stride +
-                         part.first_channel * maps.channel_stride + part.first_cell * maps.cell_stride;
-  if (problem.channels_last) {
-    for (int32_t i = threadIdx.x; i < plan.num_channels * part.num_cells; i += blockDim.x) {
-      const int c = i % plan.num_channels;
-      const int32_t cell = i / plan.num_channels;
-      if (c < part.num_channels) {
-        grad_input[cell * maps.cell_stride + c] = static_cast<scalar_t>(sums[c * plan.num_cells + cell]);
-      }
-    }
-  } else {
-    for (int c = 0; c < part.num_channels; ++c) {
-      for (int32_t cell = threadIdx.x; cell < part.num_cells; cell += blockDim.x) {
-        grad_input[c * maps.channel_stride + cell] = static_cast<scalar_t>(sums[c * plan.num_cells + cell]);
-      }
-    }
-  }
-}
-
-// Sums the gradients of one level's bins, and writes every element of its grad_inputs.
-//
-//   grad_output, argmax  [K, C, PH, PW]
-template <typename scalar_t>
-__global__ void __launch_bounds__(kThreads)
-    scatter_kernel(const RoIPoolProblem problem, const int64_t level, const ScatterPlan plan,
-                   const scalar_t* grad_output, const int32_t* argmax) {
-  const FeatureMaps& maps = problem.levels[level];
-  const ScatterMemory<wide_t<scalar_t>> memory(plan);
-  const int64_t num_blocks = plan.num_blocks(problem);
-  for (int64_t block = blockIdx.x; block < num_blocks; block += gridDim.x) {
-    const MapPart part(problem, maps, plan, block);
-    for (int32_t i = threadIdx.x; i < plan.num_channels * plan.num_cells; i += blockDim.x) {
-      memory.sums[i] = 0;
-    }
-    for (int64_t first_region = 0; first_region < problem.num_rois; first_region += plan.scanned_regions) {
-      for (uint32_t piece = 0; piece < plan.num_pieces; ++piece) {
-        const uint32_t num_listed =
-            list_bins(problem, plan, level, part.image, first_region, piece, memory.starts, memory.counts);
-        add_listed(problem, plan, part, grad_output, argmax, num_listed, memory);
-      }
-    }
-    // No thread has written to the sums since the last barrier: bins were listed, or nothing is launched.
-    write_sums<scalar_t>(problem, maps, plan, part, memory.sums);
-    __syncthreads();  // before the next turn clears the sums
-  }
-}
-
-// Writes every element of the grad_inputs, level by level.
-//
-//   grad_output, argmax  [K, C, PH, PW]
-template <typename scalar_t>
-cudaError_t launch_backward(const RoIPoolProblem& problem, const scalar_t* grad_output, const int32_t* argmax,
-                            cudaStream_t stream) {
-  DeviceLimits device;
-  cudaError_t error = get_device_limits(&device);
-  for (int64_t level = 0; error == cudaSuccess && level < problem.num_levels; ++level) {
-    const ScatterPlan plan = plan_scatter(problem, problem.levels[level], device);
-    error = launch_with_shared_memory(device, scatter_kernel<scalar_t>, {plan.num_blocks(problem)}, kThreads,
-                                      plan.shared_bytes, stream, problem, level, plan, grad_output, argmax);
-  }
-  return error;
 }
 
 }  // namespace
 
-cudaError_t backward(const RoIPoolProblem& problem, const void* grad_output, const int32_t* argmax,
+int64_t scratch_bytes(const RoIPoolProblem& problem) { return PlacedRegions::scratch_bytes(problem); }
+
+cudaError_t backward(const RoIPoolProblem& problem, const void* grad_output, const int32_t* argmax, void* scratch,
                      cudaStream_t stream) {
+  const PlacedRegions placed(problem, scratch);
+  DeviceLimits device;
+  for (const cudaError_t error : {place_regions(problem, placed, stream), get_device_limits(&device)}) {
+    if (error != cudaSuccess) {
+      return error;
+    }
+  }
+  const BackwardPlan plan = plan_backward(problem, device);
   return with_dtype(problem.dtype, [&](auto zero) {
-    return launch_backward(problem, static_cast<const decltype(zero)*>(grad_output), argmax, stream);
+    using scalar_t = decltype(zero);
+    return launch_with_shared_memory(device, backward_kernel<scalar_t>,
+                                     {plan.num_groups, plan.num_slices, problem.num_images}, plan.num_warps * kWarp,
+                                     plan.num_warps * plan.warp_bytes, stream, problem, plan, placed,
+                                     static_cast<const scalar_t*>(grad_output), argmax);
   });
 }
 

@@ -1,5 +1,5 @@
-// Decides how the backward's kernel shares out its work: pure functions of sizes, counts and the limits of the device.
-// Includes nothing of CUDA.
+// Decides how the backward's kernel shares out its work: pure functions of sizes and the limits of the device. Includes
+// nothing of CUDA.
 #pragma once
 
 #include <algorithm>
@@ -7,81 +7,95 @@
 
 #include "arithmetic.h"
 #include "cuda/device_limits.h"
-#include "host_device.h"
+#include "dtypes.h"
 #include "problem.h"
 
 namespace roipool::cuda {
 
-constexpr int kWarps = kThreads / kWarp;
-constexpr int kBatchGradients = 2048;  // gradients of bins that a block has in shared memory at a time
-constexpr int kStepsAhead = 4;         // steps of a warp that are prepared together: see add_in_order()
-static_assert(kBatchGradients / kWarps % (kWarp * kStepsAhead) == 0);
+// Describes some bins that a warp adds. They are numbered one after the other, region by region.
+struct BinRun {
+  int64_t end;   // the number after its last bin
+  int64_t from;  // where bin number 0 would lie in grad_output and argmax, if the run began there
+};
 
-// The bins that are listed together are counted in 32 bits, and so is the end of their last batch.
-constexpr int64_t kMaxListedBins = UINT32_MAX - kBatchGradients;
+constexpr int kMaxRuns = 64;       // of bins, which a warp lists at a time
+constexpr int kMaxGivenGrads = 4;  // gradients that a lane is given at once
 
-// Describes how blocks share out the maps of one level. A block owns some channels and cells of one image: it sums
-// their gradients in shared memory, one warp to a channel, and writes each once. Its shared memory:
+// Returns the shared memory of a warp that sums so many cells of one channel:
 //
-//   int64_t  starts[kThreads]                     where the listed bins of a region of the image begin in grad_output,
-//                                                 region by region
-//   sum_t    sums[num_channels][num_cells]
-//   sum_t    grads[num_channels][batch_bins]      a batch: gradients of bins, region by region and bin by bin,
-//   int32_t  cells[num_channels][batch_bins]      and the cells that they go to, or -1
-//   int32_t  counts[kWarps]                       regions that each warp listed
-struct ScatterPlan {
-  int num_channels;      // channels of a block: a power of two, at most kWarps
-  int batch_bins;        // bins of a batch, for each channel
-  int scanned_regions;   // regions that are looked at together, to list those of an image
-  uint32_t piece_bins;   // bins of a region that are listed together
-  uint32_t num_pieces;   // pieces of a region, of piece_bins each: one, unless regions are listed alone
-  int32_t num_cells;     // cells of a block
-  int64_t num_groups;    // channel groups of an image
-  int64_t num_parts;     // parts of a plane
-  int64_t shared_bytes;  // shared memory of a block
+//   BinRun  runs[kMaxRuns]
+//   sum_t   given[kMaxGivenGrads][kWarp]  gradients of lanes, for the last lane at the same cell
+//   sum_t   sums[num_cells]
+constexpr int64_t summing_bytes(int64_t num_cells, int64_t sum_bytes) {
+  return kMaxRuns * static_cast<int64_t>(sizeof(BinRun)) + (kMaxGivenGrads * kWarp + num_cells) * sum_bytes;
+}
 
-  ROIPOOL_HOST_DEVICE int64_t num_blocks(const RoIPoolProblem& problem) const {
-    return problem.num_images * num_groups * num_parts;
+// Describes how the maps of a level are cut into slices.
+struct LevelSlices {
+  int32_t num_cells;  // of a slice; the last one of a map may have fewer
+  int64_t begin;      // of its slices, among those of all levels
+  int64_t end;
+};
+
+// Cuts the maps of a level into slices of equal numbers of rows where a row fits, else of cells.
+inline LevelSlices cut_level(const FeatureMaps& maps, int64_t max_cells, int64_t begin) {
+  const int64_t unit = maps.width <= max_cells ? std::max<int64_t>(1, maps.width) : 1;  // of cells
+  const int64_t num_units = divide_up(maps.num_cells(), unit);
+  const int64_t num_slices = divide_up(num_units, max_cells / unit);
+  const int64_t slice_units = divide_up(num_units, std::max<int64_t>(1, num_slices));
+  const int64_t slice_cells = slice_units * unit;
+  return {static_cast<int32_t>(slice_cells), begin,
+          begin + divide_up(num_units, std::max<int64_t>(1, slice_units))};
+}
+
+// Describes how warps share out grad_inputs: each sums the cells of a slice in one channel of one image. The warps of a
+// block have adjacent channels of the same slice.
+struct BackwardPlan {
+  LevelSlices levels[kMaxLevels];
+  int64_t num_slices;  // of all levels, the coarsest first, since its slices have the most bins
+  int64_t num_groups;  // of channels
+  int num_warps;       // of a block
+  int64_t warp_bytes;  // of shared memory
+
+  // Cuts the maps of all levels into slices of at most so many cells.
+  void cut(const RoIPoolProblem& problem, int64_t max_cells, int64_t sum_bytes) {
+    num_slices = 0;
+    int64_t most_cells = 1;
+    for (int64_t level = problem.num_levels - 1; level >= 0; --level) {
+      levels[level] = cut_level(problem.levels[level], std::max<int64_t>(1, max_cells), num_slices);
+      num_slices = levels[level].end;
+      most_cells = std::max<int64_t>(most_cells, levels[level].num_cells);
+    }
+    warp_bytes = divide_up(summing_bytes(most_cells, sum_bytes), kVectorBytes) * kVectorBytes;
+  }
+
+  int64_t num_warps_at_work(const RoIPoolProblem& problem) const {
+    return problem.num_images * problem.num_channels * num_slices;
   }
 };
 
-// Returns the shared memory of a block that has so many sums.
-constexpr int64_t scatter_shared_bytes(int64_t num_sums, int64_t sum_bytes) {
-  return kThreads * static_cast<int64_t>(sizeof(int64_t)) + num_sums * sum_bytes +
-         kBatchGradients * (sum_bytes + static_cast<int64_t>(sizeof(int32_t))) +
-         kWarps * static_cast<int64_t>(sizeof(int32_t));
-}
-
-// Plans the backward of one level. The channels of a block should be many enough to fill a sector of memory where they
-// are adjacent, but few enough that there are blocks for all multiprocessors. A plane that is too large for shared
-// memory is split.
-inline ScatterPlan plan_scatter(const RoIPoolProblem& problem, const FeatureMaps& maps, const DeviceLimits& device) {
+// Plans slices of whole rows where these fit. A bin is read once for each slice that it meets, so that slices should be
+// large; but they should leave room for several warps on each multiprocessor, and be enough for all of them.
+//
+// channels_last puts adjacent channels in one block, since a sector of memory holds several of them.
+inline BackwardPlan plan_backward(const RoIPoolProblem& problem, const DeviceLimits& device) {
+  constexpr int64_t kMinWarps = 6;  // of a multiprocessor, while slices have kMinCells
+  constexpr int64_t kMinCells = 512;
+  const int64_t max_warps = problem.channels_last ? 8 : 2;    // of a block
+  const int64_t num_blocks = problem.channels_last ? 2 : 4;   // of a multiprocessor
+  constexpr int64_t kReservedBytes = 1024;                    // of shared memory, which the system takes for each block
   const int64_t sum_bytes =
       with_dtype(problem.dtype, [](auto zero) -> int64_t { return sizeof(wide_t<decltype(zero)>); });
-  const int64_t num_cells = maps.num_cells();
-  const int64_t max_sums = (device.shared_bytes - scatter_shared_bytes(0, sum_bytes)) / sum_bytes;
-  const auto has_too_many_channels = [&](int num_channels) {
-    const int64_t num_blocks = problem.num_images * divide_up(problem.num_channels, num_channels);
-    return num_channels * num_cells > max_sums ||
-           (!problem.channels_last && num_blocks < 2 * device.num_multiprocessors);
-  };
-  ScatterPlan plan{};
-  plan.num_channels = kWarps;
-  while (plan.num_channels > 1 && has_too_many_channels(plan.num_channels)) {
-    plan.num_channels /= 2;
+  BackwardPlan plan{};
+  plan.num_warps = static_cast<int>(std::min(max_warps, problem.num_channels));
+  plan.num_groups = divide_up(problem.num_channels, std::max(1, plan.num_warps));
+  const int64_t block_bytes = device.shared_bytes / num_blocks - kReservedBytes;
+  int64_t max_cells = (block_bytes / max_warps - kVectorBytes - summing_bytes(0, sum_bytes)) / sum_bytes;
+  plan.cut(problem, max_cells, sum_bytes);
+  while (plan.num_warps_at_work(problem) < kMinWarps * device.num_multiprocessors && max_cells >= 2 * kMinCells) {
+    max_cells /= 2;
+    plan.cut(problem, max_cells, sum_bytes);
   }
-  plan.batch_bins = kBatchGradients / plan.num_channels;
-  plan.num_groups = divide_up(problem.num_channels, plan.num_channels);
-  const int64_t min_parts = divide_up(num_cells, std::max<int64_t>(1, max_sums / plan.num_channels));
-  plan.num_cells = static_cast<int32_t>(divide_up(num_cells, std::max<int64_t>(1, min_parts)));
-  plan.num_parts = divide_up(num_cells, std::max<int64_t>(1, plan.num_cells));
-  plan.shared_bytes = scatter_shared_bytes(static_cast<int64_t>(plan.num_channels) * plan.num_cells, sum_bytes);
-  // Where kThreads regions have too many bins for 32 bits, fewer regions are listed together. Where one region has too
-  // many, its bins are listed piece by piece.
-  const int64_t num_bins = std::max<int64_t>(1, problem.num_bins());
-  plan.scanned_regions = static_cast<int>(std::clamp<int64_t>(kMaxListedBins / num_bins, 1, kThreads));
-  plan.piece_bins = static_cast<uint32_t>(std::min(num_bins, kMaxListedBins));
-  plan.num_pieces = static_cast<uint32_t>(divide_up(num_bins, plan.piece_bins));
   return plan;
 }
 

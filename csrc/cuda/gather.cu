@@ -5,7 +5,6 @@
 
 #include "cuda/kernels.h"
 #include "cuda/launch.cuh"
-#include "cuda/regions.cuh"
 #include "cuda/tiling.cuh"
 #include "problem.h"
 
@@ -16,16 +15,16 @@ namespace {
 // where channels_last.
 //
 //   argmax, output  [K, C, PH, PW]
-template <bool kPyramid, typename scalar_t>
+template <typename scalar_t>
 __global__ void __launch_bounds__(kThreads)
     gather_kernel(const RoIPoolProblem problem, const Tiling tiling, const int32_t* argmax, scalar_t* output) {
   for_each_tile(tiling, [&](const Tile& tile) {
-    const FeatureMaps& maps = maps_of_region<kPyramid>(problem, tile.k);
+    const FeatureMaps& maps = problem.levels[problem.level_of_region(tile.region)];
     const int64_t num_cells = maps.num_cells();
-    const int64_t image = problem.image_of_region(tile.k);
+    const int64_t image = problem.image_of_region(tile.region);
     const scalar_t* map = static_cast<const scalar_t*>(maps.input) + (image < 0 ? 0 : image) * maps.image_stride;
     for (int64_t run = tile.run; run < tile.end_run; run += tiling.runs_at_once) {
-      const int64_t i = tile.k * problem.output_region_stride + run * tiling.run_length + tile.position;
+      const int64_t i = tile.region * problem.output_region_stride + run * tiling.run_length + tile.position;
       const int64_t c = problem.channels_last ? tile.position : run;
       const int32_t cell = argmax[i];
       const bool has_cell = image >= 0 && is_cell(cell, num_cells);
@@ -38,8 +37,7 @@ template <typename scalar_t>
 cudaError_t launch_gather(const RoIPoolProblem& problem, const int32_t* argmax, scalar_t* output, cudaStream_t stream) {
   const Tiling tiling = problem.channels_last ? Tiling(problem.num_rois, problem.num_bins(), problem.num_channels)
                                               : Tiling(problem.num_rois, problem.num_channels, problem.num_bins());
-  const auto kernel = problem.num_levels > 1 ? gather_kernel<true, scalar_t> : gather_kernel<false, scalar_t>;
-  return launch(kernel, tiling.blocks(), tiling.num_threads(), 0, stream, problem, tiling, argmax, output);
+  return launch(gather_kernel<scalar_t>, tiling.blocks(), tiling.num_threads(), 0, stream, problem, tiling, argmax, output);
 }
 
 }  // namespace

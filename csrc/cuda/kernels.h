@@ -5,7 +5,7 @@
 // in 32.
 //
 // Words: a channel group is some adjacent channels that are worked on together; each kernel says how many. A share is
-// the regions that one block pools. A merge makes squares of cells, each one its maximum, twice as high and wide.
+// some of the regions. A slice is some adjacent cells of a map, row by row.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -16,11 +16,17 @@
 
 namespace roipool::cuda {
 
+// Returns how many bytes of scratch memory a forward and a backward need on the device, aligned as torch aligns.
+int64_t scratch_bytes(const RoIPoolProblem& problem);
+
 // Writes output and, unless it is null, argmax: [K, C, PH, PW].
-cudaError_t forward(const RoIPoolProblem& problem, void* output, int32_t* argmax, cudaStream_t stream);
+cudaError_t forward(const RoIPoolProblem& problem, void* output, int32_t* argmax, void* scratch, cudaStream_t stream);
 
 // Writes every element of the grad_inputs of the problem. grad_output, argmax: [K, C, PH, PW].
-cudaError_t backward(const RoIPoolProblem& problem, const void* grad_output, const int32_t* argmax,
+//
+// An element of argmax is added only in such slices as the rows of its bin meet. So one that names no cell of its bin,
+// which no forward of these regions wrote, may be left out.
+cudaError_t backward(const RoIPoolProblem& problem, const void* grad_output, const int32_t* argmax, void* scratch,
                      cudaStream_t stream);
 
 // Writes output from the inputs at argmax: [K, C, PH, PW].

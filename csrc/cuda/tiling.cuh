@@ -55,9 +55,8 @@ struct Tiling {
 
 // Describes the part of a result that a block works on, as one of its threads sees it.
 struct Tile {
-  int64_t k;          // the region
-  int64_t first_run;  // the block's runs are first_run .. end_run-1
-  int64_t end_run;
+  int64_t region;
+  int64_t end_run;   // of the block
   int64_t run;       // the first run of this thread; end_run where it has none
   int64_t position;  // of this thread in each of its runs, in vectors
 };
@@ -71,8 +70,7 @@ __device__ void for_each_tile(const Tiling& tiling, const Function& function) {
   for (int64_t z = blockIdx.z * tiling.num_positions; z < tiling.run_length; z += gridDim.z * tiling.num_positions) {
     for (int64_t y = blockIdx.y * tiling.runs_per_block; y < tiling.num_runs; y += gridDim.y * tiling.runs_per_block) {
       for (int64_t x = blockIdx.x; x < tiling.num_regions; x += gridDim.x) {
-        tile.k = x;
-        tile.first_run = y;
+        tile.region = x;
         tile.end_run = y + tiling.runs_per_block < tiling.num_runs ? y + tiling.runs_per_block : tiling.num_runs;
         tile.position = z + first_position;
         tile.run = tile.position < tiling.run_length ? y + first_run : tile.end_run;

@@ -275,18 +275,21 @@ inline void check_gradient(const Tensor& grad_output, const Tensor& rois, const 
 }
 
 inline void check_roi_pool_backward(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax,
-                                    int64_t batch_size, int64_t height, int64_t width) {
+                                    int64_t batch_size, int64_t height, int64_t width, double spatial_scale) {
   check_gradient(grad_output, rois, argmax);
   ROIPOOL_CHECK(batch_size >= 0 && height >= 0 && width >= 0, "batch_size, height and width must not be negative, got ",
                 batch_size, ", ", height, " and ", width);
   check_map_size("grad_input", height, width);
+  check_scale("spatial_scale", spatial_scale);
 }
 
-inline void check_roi_pool_gather(const Tensor& input, const Tensor& rois, const Tensor& argmax) {
+inline void check_roi_pool_gather(const Tensor& input, const Tensor& rois, const Tensor& argmax,
+                                  double spatial_scale) {
   check_features(input, "input", "(N, C, H, W)");
   check_map_size("input", input.size(2), input.size(3));
   check_rois(rois, input, "input");
   check_argmax(argmax, rois, input, "input");
+  check_scale("spatial_scale", spatial_scale);
 }
 
 inline void check_multiscale_roi_pool(const std::vector<Tensor>& inputs, const Tensor& rois, int64_t pooled_height,

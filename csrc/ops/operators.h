@@ -211,15 +211,15 @@ std::tuple<Tensor, Tensor> roi_pool_with_argmax(const Tensor& input, const Tenso
 
 template <typename Kernels>
 Tensor roi_pool_backward(const Tensor& grad_output, const Tensor& rois, const Tensor& argmax, int64_t batch_size,
-                         int64_t height, int64_t width) {
-  check_roi_pool_backward(grad_output, rois, argmax, batch_size, height, width);
-  return compute_grad_inputs<Kernels>(grad_output, rois, argmax, batch_size, {height}, {width}, {{1.0}})[0];
+                         int64_t height, int64_t width, double spatial_scale) {
+  check_roi_pool_backward(grad_output, rois, argmax, batch_size, height, width, spatial_scale);
+  return compute_grad_inputs<Kernels>(grad_output, rois, argmax, batch_size, {height}, {width}, {{spatial_scale}})[0];
 }
 
 template <typename Kernels>
-Tensor roi_pool_gather(const Tensor& input, const Tensor& rois, const Tensor& argmax) {
-  check_roi_pool_gather(input, rois, argmax);
-  return compute_gathered<Kernels>({input}, rois, argmax, {{1.0}});
+Tensor roi_pool_gather(const Tensor& input, const Tensor& rois, const Tensor& argmax, double spatial_scale) {
+  check_roi_pool_gather(input, rois, argmax, spatial_scale);
+  return compute_gathered<Kernels>({input}, rois, argmax, {{spatial_scale}});
 }
 
 // ---- The operators for a feature pyramid.

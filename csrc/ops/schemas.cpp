@@ -14,8 +14,8 @@ STABLE_TORCH_LIBRARY(roipool, m) {
       " -> (Tensor output, Tensor argmax)");
   m.def(
       "roi_pool_backward(Tensor grad_output, Tensor rois, Tensor argmax, SymInt batch_size, SymInt height,"
-      " SymInt width) -> Tensor");
-  m.def("roi_pool_gather(Tensor input, Tensor rois, Tensor argmax) -> Tensor");
+      " SymInt width, float spatial_scale) -> Tensor");
+  m.def("roi_pool_gather(Tensor input, Tensor rois, Tensor argmax, float spatial_scale) -> Tensor");
 
   // The operators for a feature pyramid: each region is pooled from one of the levels.
   m.def(

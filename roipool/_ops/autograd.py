@@ -169,8 +169,8 @@ class Family:
     """The operators of one map, roi_pool and those named after it, or of a pyramid, multiscale_roi_pool and those.
 
     The operators of one map take (map, *others), those of a pyramid (maps, *others). A Function sees only the tensors
-    that are arguments of their own, so the Functions of both take (*maps, *others). The last of a pyramid's others are
-    its level arguments, by which the level of a region is found: spatial_scales, canonical_scale, canonical_level.
+    that are arguments of their own, so the Functions of both take (*maps, *others). The last of the others are the
+    scales, by which regions are placed: spatial_scale, or a pyramid's spatial_scales, canonical_scale, canonical_level.
     """
 
     is_differentiated: Callable[[Any], bool]
@@ -182,7 +182,7 @@ class Family:
         self.forward_with_argmax = getattr(ops, f"{name}_with_argmax").default
         self.backward = getattr(ops, f"{name}_backward").default
         self.gather = getattr(ops, f"{name}_gather").default
-        self.num_level_arguments = 3 if is_pyramid else 0
+        self.num_scales = 3 if is_pyramid else 1
         self.is_differentiated = is_any_differentiated if is_pyramid else is_differentiated
 
     def spread(self, maps: Any) -> Sequence[Tensor]:
@@ -193,8 +193,8 @@ class Family:
         """Makes the arguments of a Function those of an operator."""
         return (list(arguments[:-num_others]), *arguments[-num_others:]) if self.is_pyramid else arguments
 
-    def level_arguments(self, arguments: Sequence[Any]) -> Sequence[Any]:
-        return arguments[-self.num_level_arguments :] if self.is_pyramid else ()
+    def scales_of(self, arguments: Sequence[Any]) -> Sequence[Any]:
+        return arguments[-self.num_scales :]
 
     def sizes_of(self, maps: Sequence[Tensor]) -> tuple[Any, ...]:
         """Returns the sizes of maps as the backward operator takes them: N, and H and W or lists of these."""
@@ -220,7 +220,7 @@ class Family:
 
 def make_forward_function(family: Family, name: str) -> type[Function]:
     """Makes the Function of an operator with argmax, differentiable in its maps."""
-    num_others = 6 if family.is_pyramid else 4  # rois, pooled_height, pooled_width, and spatial_scale or a pyramid's
+    num_others = 3 + family.num_scales  # rois, pooled_height, pooled_width
 
     def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
         output, argmax = call_in_forward(family.forward_with_argmax, *family.join(arguments, num_others))
@@ -229,7 +229,7 @@ def make_forward_function(family: Family, name: str) -> type[Function]:
     def setup_context(ctx: Any, arguments: tuple[Any, ...], results: tuple[Tensor, Tensor]) -> None:
         rois, argmax = arguments[-num_others], results[1]
         ctx.sizes = family.sizes_of(arguments[:-num_others])
-        ctx.level_arguments = family.level_arguments(arguments)
+        ctx.scales = family.scales_of(arguments)
         ctx.mark_non_differentiable(argmax)
         ctx.set_materialize_grads(False)  # of argmax, that would be a tensor of zeros in each backward
         ctx.save_for_backward(rois, argmax)
@@ -238,7 +238,7 @@ def make_forward_function(family: Family, name: str) -> type[Function]:
     def backward(ctx: Any, grad_output: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if grad_output is None:
             return (None,) * len(ctx.needs_input_grad)
-        grads = call_op(family.backward, grad_output, *ctx.saved_tensors, *ctx.sizes, *ctx.level_arguments)
+        grads = call_op(family.backward, grad_output, *ctx.saved_tensors, *ctx.sizes, *ctx.scales)
         return (*family.spread(grads), *(None,) * num_others)
 
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, None]:
@@ -246,7 +246,7 @@ def make_forward_function(family: Family, name: str) -> type[Function]:
         if map_tangents is None:
             return None, None
         with modes_of_caller():
-            return family.gather(map_tangents, *ctx.saved_tensors, *ctx.level_arguments), None
+            return family.gather(map_tangents, *ctx.saved_tensors, *ctx.scales), None
 
     return make_function(name, forward, setup_context, backward, jvp)
 
@@ -259,18 +259,18 @@ def make_backward_function(family: Family, name: str) -> type[Function]:
         return tuple(grads) if family.is_pyramid else grads
 
     def setup_context(ctx: Any, arguments: tuple[Any, ...], grads: Any) -> None:
-        _, rois, argmax, *ctx.sizes_and_level_arguments = arguments
+        _, rois, argmax, *ctx.sizes_and_scales = arguments
         ctx.save_for_backward(rois, argmax)
         ctx.save_for_forward(rois, argmax)
 
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        level_arguments = family.level_arguments(ctx.sizes_and_level_arguments)
-        arguments = family.join((*grads, *ctx.saved_tensors, *level_arguments), 2 + family.num_level_arguments)
-        return call_op(family.gather, *arguments), *(None,) * (2 + len(ctx.sizes_and_level_arguments))
+        scales = family.scales_of(ctx.sizes_and_scales)
+        arguments = family.join((*grads, *ctx.saved_tensors, *scales), 2 + family.num_scales)
+        return call_op(family.gather, *arguments), *(None,) * (2 + len(ctx.sizes_and_scales))
 
     def jvp(ctx: Any, grad_output_tangent: Tensor, *_: None) -> Tensor | tuple[Tensor, ...]:
         with modes_of_caller():
-            tangents = family.backward(grad_output_tangent, *ctx.saved_tensors, *ctx.sizes_and_level_arguments)
+            tangents = family.backward(grad_output_tangent, *ctx.saved_tensors, *ctx.sizes_and_scales)
             return tuple(tangents) if family.is_pyramid else tangents
 
     return make_function(name, forward, setup_context, backward, jvp)
@@ -278,21 +278,21 @@ def make_backward_function(family: Family, name: str) -> type[Function]:
 
 def make_gather_function(family: Family, name: str) -> type[Function]:
     """Makes the Function of a gather operator, differentiable in its maps."""
-    num_others = 2 + family.num_level_arguments  # rois, argmax
+    num_others = 2 + family.num_scales  # rois, argmax
 
     def forward(*arguments: Any) -> Tensor:
         output: Tensor = call_in_forward(family.gather, *family.join(arguments, num_others))
         return output
 
     def setup_context(ctx: Any, arguments: tuple[Any, ...], output: Tensor) -> None:
-        rois, argmax = arguments[-num_others : len(arguments) - family.num_level_arguments]
+        rois, argmax = arguments[-num_others : len(arguments) - family.num_scales]
         ctx.sizes = family.sizes_of(arguments[:-num_others])
-        ctx.level_arguments = family.level_arguments(arguments)
+        ctx.scales = family.scales_of(arguments)
         ctx.save_for_backward(rois, argmax)
         ctx.save_for_forward(rois, argmax)
 
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        grads = call_op(family.backward, grad_output, *ctx.saved_tensors, *ctx.sizes, *ctx.level_arguments)
+        grads = call_op(family.backward, grad_output, *ctx.saved_tensors, *ctx.sizes, *ctx.scales)
         return (*family.spread(grads), *(None,) * num_others)
 
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
@@ -300,7 +300,7 @@ def make_gather_function(family: Family, name: str) -> type[Function]:
         if map_tangents is None:
             return None
         with modes_of_caller():
-            tangent: Tensor = family.gather(map_tangents, *ctx.saved_tensors, *ctx.level_arguments)
+            tangent: Tensor = family.gather(map_tangents, *ctx.saved_tensors, *ctx.scales)
             return tangent
 
     return make_function(name, forward, setup_context, backward, jvp)

@@ -246,17 +246,19 @@ def check_roi_pool_out(
 
 
 def check_roi_pool_backward(
-    grad_output: Tensor, rois: Tensor, argmax: Tensor, batch_size: int, height: int, width: int
+    grad_output: Tensor, rois: Tensor, argmax: Tensor, batch_size: int, height: int, width: int, spatial_scale: float
 ) -> None:
     check_gradient(grad_output, rois, argmax)
     check_sizes_of_gradient("height and width", "grad_input", batch_size, height, width)
+    check_scale("spatial_scale", spatial_scale)
 
 
-def check_roi_pool_gather(input: Tensor, rois: Tensor, argmax: Tensor) -> None:
+def check_roi_pool_gather(input: Tensor, rois: Tensor, argmax: Tensor, spatial_scale: float) -> None:
     check_features(input, "input", "(N, C, H, W)")
     check_map_size("input", input.shape[2], input.shape[3])
     check_rois(rois, input, "input")
     check_argmax(argmax, rois, input, "input")
+    check_scale("spatial_scale", spatial_scale)
 
 
 def check_multiscale_roi_pool(

@@ -52,14 +52,14 @@ def fake_roi_pool_with_argmax(input: Tensor, rois: Tensor, *arguments: Any) -> t
 
 
 def fake_roi_pool_backward(
-    grad_output: Tensor, rois: Tensor, argmax: Tensor, batch_size: int, height: int, width: int
+    grad_output: Tensor, rois: Tensor, argmax: Tensor, batch_size: int, height: int, width: int, spatial_scale: float
 ) -> Tensor:
-    checks.check_roi_pool_backward(grad_output, rois, argmax, batch_size, height, width)
+    checks.check_roi_pool_backward(grad_output, rois, argmax, batch_size, height, width, spatial_scale)
     return make_result((batch_size, argmax.shape[1], height, width), grad_output, argmax)
 
 
-def fake_roi_pool_gather(input: Tensor, rois: Tensor, argmax: Tensor) -> Tensor:
-    checks.check_roi_pool_gather(input, rois, argmax)
+def fake_roi_pool_gather(input: Tensor, rois: Tensor, argmax: Tensor, spatial_scale: float) -> Tensor:
+    checks.check_roi_pool_gather(input, rois, argmax, spatial_scale)
     return make_result(argmax.shape, input, argmax)
 
 

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from cuda_host.build import DEVICE, build, load, small_device
 from hypothesis import Phase, given, settings
 from support import (
+    DTYPES,
     Backend,
     channels_last,
     check_against_reference,
@@ -64,24 +65,18 @@ def check_many_regions():
             check_on_devices(x, random_rois(300, 2, 30.0, 30.0, seed=0), (7, 7), 1.0)
 
 
-def check_more_bins_than_cells():
-    """Has maps that are pooled from shared memory, by squares of every side; once, by more regions than are listed."""
-    for layout, dtype, channels in [(contiguous, torch.float32, 6), (channels_last, torch.float16, 16)]:
+def check_columns():
+    """Has regions wider than the shared memory of a warp, more bins than a tile has, and zeros of both signs."""
+    for dtype in DTYPES:
         for kind in ["distinct", "ties", "nonfinite"]:
-            x = layout(features((2, channels, 20, 30), dtype, seed=0, kind=kind))
-            check_on_devices(x, random_rois(100, 2, 20.0, 30.0, seed=0, wild=True), (3, 4), 1.0)
-    x = features((2, 4, 9, 9), torch.float32, seed=0)
-    check_on_devices(x, random_rois(1100, 2, 9.0, 9.0, seed=0, wild=True), (1, 1), 1.0)
-    # Squares are merged three times before anything is pooled; but not where the maxima are zeros of both signs, whose
-    # order shows though none is greater.
-    whole = torch.tensor([[0.0, 0, 0, 14, 14]]).expand(60, 5)
-    x = features((1, 16, 15, 15), torch.float32, seed=0)
-    zeros = torch.copysign(torch.zeros(()), features(x.shape, x.dtype, seed=1))
-    for each in [x, torch.where(x > 0, zeros, -1.0)]:
-        check_on_devices(each, whole, (2, 2), 1.0)
+            wide = features((2, 6, 4, 500), dtype, seed=0, kind=kind)
+            check_on_devices(wide, random_rois(12, 2, 4.0, 500.0, seed=0, wild=True), (2, 3), 1.0)
+            check_on_devices(wide[:1, :, :3, :30], random_rois(3, 1, 3.0, 30.0, seed=1), (20, 170), 1.0)
+    zeros = torch.copysign(torch.zeros(()), features((1, 5, 15, 15), torch.float32, seed=1))
+    check_on_devices(zeros, torch.tensor([[0.0, 0, 0, 14, 14]]).expand(60, 5), (2, 2), 1.0)
 
 
-check_more_bins_than_cells()
+check_columns()
 check_random_pyramids()
 check_random_problems()
 check_many_regions()

@@ -44,9 +44,10 @@ namespace {
 constexpr unsigned kWarp = 32;
 constexpr size_t kStackBytes = 256 << 10;
 
-enum class Wait { kNothing, kBlock, kWarp, kBallot, kMatch, kExited };
+enum class Wait { kNothing, kBlock, kWarp, kBallot, kMatch, kShuffle, kExited };
 
-constexpr const char* kNames[] = {"nothing", "__syncthreads", "__syncwarp", "a vote", "__match_any_sync", "its end"};
+constexpr const char* kNames[] = {"nothing",          "__syncthreads", "__syncwarp", "a vote",
+                                  "__match_any_sync", "a shuffle",     "its end"};
 
 [[noreturn]] void fail(const char* what) {
   std::fprintf(stderr, "cuda_host: block (%u, %u, %u): %s\n", blockIdx.x, blockIdx.y, blockIdx.z, what);
@@ -82,8 +83,9 @@ struct Fiber {
   std::unique_ptr<char[]> stack{new char[kStackBytes]};
   void* sanitizer_stack = nullptr;
   Wait wait = Wait::kNothing;
-  int value = 0;        // brought to a function of its warp
-  unsigned result = 0;  // returned by that function
+  int64_t value = 0;   // brought to a function of its warp
+  unsigned from = 0;   // the lane whose value a shuffle returns
+  int64_t result = 0;  // returned by that function
 };
 
 class Block {
@@ -123,8 +125,9 @@ class Block {
   }
 
   // Has the running thread wait for others, and returns what the function of its warp made of their values.
-  unsigned wait_for(Wait wait, int value) {
+  int64_t wait_for(Wait wait, int64_t value, unsigned from = 0) {
     Fiber& fiber = *fibers_[current_];
+    fiber.from = from;
     fiber.wait = wait;
     fiber.value = value;
     leave(fiber);
@@ -217,17 +220,22 @@ class Block {
       fail("a function of a whole warp, in a warp that is not");
     }
     for (unsigned i = first; i < end; ++i) {
-      unsigned result = 0;
-      for (unsigned j = first; j < end; ++j) {
-        const bool bit = wait == Wait::kMatch ? fibers_[j]->value == fibers_[i]->value : fibers_[j]->value != 0;
-        result |= bit ? 1u << (j - first) : 0;
-      }
-      fibers_[i]->result = result;
+      fibers_[i]->result = wait == Wait::kShuffle ? fibers_[first + fibers_[i]->from]->value : vote(wait, first, i);
     }
     for (unsigned i = first; i < end; ++i) {
       fibers_[i]->wait = Wait::kNothing;
     }
     return true;
+  }
+
+  // Returns a bit for each lane of a warp: whether its value is that of fiber i, or is not 0.
+  unsigned vote(Wait wait, unsigned first, unsigned i) const {
+    unsigned votes = 0;
+    for (unsigned lane = 0; lane < kWarp; ++lane) {
+      const int64_t value = fibers_[first + lane]->value;
+      votes |= (wait == Wait::kMatch ? value == fibers_[i]->value : value != 0) ? 1u << lane : 0;
+    }
+    return votes;
   }
 
   std::vector<std::unique_ptr<Fiber>> fibers_;
@@ -245,11 +253,11 @@ std::map<const void*, int>& allowed_shared_bytes() {
   return allowed;
 }
 
-unsigned wait_for_warp(unsigned mask, Wait wait, int value) {
+int64_t wait_for_warp(unsigned mask, Wait wait, int64_t value, unsigned from = 0) {
   if (mask != 0xffffffffu) {
     fail("a mask that is not all lanes");
   }
-  return Block::instance().wait_for(wait, value);
+  return Block::instance().wait_for(wait, value, from);
 }
 
 }  // namespace
@@ -272,8 +280,7 @@ cudaError_t run(const cudaLaunchConfig_t& config, size_t most_shared_bytes, cons
   const unsigned num_threads = config.blockDim.x;
   const size_t shared_bytes = config.dynamicSmemBytes;
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffff || grid.y > 0xffff || grid.z > 0xffff ||
-      num_threads == 0 || num_threads > 1024 || shared_bytes > most_shared_bytes ||
-      shared_bytes > static_cast<size_t>(device.shared_bytes_per_block)) {
+      num_threads == 0 || num_threads > 1024 || shared_bytes > most_shared_bytes || device.most_blocks == 0) {
     return cudaErrorInvalidValue;
   }
   // Kernels take several turns where a grid holds fewer blocks than there is work: a small grid shows that they do.
@@ -305,11 +312,19 @@ void __syncthreads() { Block::instance().wait_for(Wait::kBlock, 0); }
 
 void __syncwarp() { wait_for_warp(0xffffffffu, Wait::kWarp, 0); }
 
-unsigned __ballot_sync(unsigned mask, bool predicate) { return wait_for_warp(mask, Wait::kBallot, predicate); }
+unsigned __ballot_sync(unsigned mask, bool predicate) {
+  return static_cast<unsigned>(wait_for_warp(mask, Wait::kBallot, predicate));
+}
 
 bool __any_sync(unsigned mask, bool predicate) { return wait_for_warp(mask, Wait::kBallot, predicate) != 0; }
 
-unsigned __match_any_sync(unsigned mask, int value) { return wait_for_warp(mask, Wait::kMatch, value); }
+unsigned __match_any_sync(unsigned mask, int value) {
+  return static_cast<unsigned>(wait_for_warp(mask, Wait::kMatch, value));
+}
+
+int64_t cuda_host::shuffle(unsigned mask, int64_t value, unsigned from) {
+  return wait_for_warp(mask, Wait::kShuffle, value, from);
+}
 
 cudaError_t cudaGetDevice(int* device) {
   *device = 0;

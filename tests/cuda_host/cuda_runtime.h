@@ -52,19 +52,31 @@ unsigned __ballot_sync(unsigned mask, bool predicate);
 bool __any_sync(unsigned mask, bool predicate);
 unsigned __match_any_sync(unsigned mask, int value);
 
+namespace cuda_host {
+
+// Returns the value of another lane, given by its number.
+int64_t shuffle(unsigned mask, int64_t value, unsigned from);
+
+}  // namespace cuda_host
+
+inline int64_t __shfl_sync(unsigned mask, int64_t value, int from) {
+  return cuda_host::shuffle(mask, value, static_cast<unsigned>(from));
+}
+
+// Returns the value of the lane so far below, or this lane's own where there is none.
+inline int64_t __shfl_up_sync(unsigned mask, int64_t value, int distance) {
+  const unsigned lane = threadIdx.x % 32;
+  return cuda_host::shuffle(mask, value, lane < static_cast<unsigned>(distance) ? lane : lane - distance);
+}
+
 template <typename T>
 void __stwb(T* to, T value) {
   *to = value;
 }
 
-// Needs no lock, since a fiber runs until it waits.
-inline int atomicAdd(int* to, int value) {
-  const int before = *to;
-  *to += value;
-  return before;
-}
-
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+
+inline int __clz(int bits) { return bits == 0 ? 32 : __builtin_clz(static_cast<unsigned>(bits)); }
 
 // ---- The runtime.
 
@@ -93,11 +105,12 @@ cudaError_t run(const cudaLaunchConfig_t& config, size_t most_shared_bytes, cons
 size_t most_shared_bytes(const void* kernel);
 cudaError_t allow_shared_bytes(const void* kernel, int bytes);
 
-// Describes the device that attributes and the checks of a launch show.
+// Describes the device that kernels find. A launch may ask for 48 KiB of shared memory even if it says that it has less,
+// as every real device has them.
 struct Device {
   int shared_bytes_per_block = 232448;
   int num_multiprocessors = 4;
-  unsigned most_blocks = 0x7fffffff;  // blocks of a grid that run, in each dimension
+  unsigned most_blocks = 0x7fffffff;  // blocks of a grid that run, in each dimension; 0 refuses every launch
 };
 extern Device device;
 

@@ -4,6 +4,8 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <vector>
+
 #include "cuda/kernels.h"
 #include "cuda_runtime.h"
 
@@ -16,11 +18,13 @@ struct CudaHostKernels {
   explicit CudaHostKernels(const torch::stable::Device&) {}
 
   void forward(const RoIPoolProblem& problem, void* output, int32_t* argmax) const {
-    check_launch(cuda::forward(problem, output, argmax, nullptr));
+    std::vector<char> scratch(cuda::scratch_bytes(problem));
+    check_launch(cuda::forward(problem, output, argmax, scratch.data(), nullptr));
   }
 
   void backward(const RoIPoolProblem& problem, const void* grad_output, const int32_t* argmax) const {
-    check_launch(cuda::backward(problem, grad_output, argmax, nullptr));
+    std::vector<char> scratch(cuda::scratch_bytes(problem));
+    check_launch(cuda::backward(problem, grad_output, argmax, scratch.data(), nullptr));
   }
 
   void gather(const RoIPoolProblem& problem, const int32_t* argmax, void* output) const {

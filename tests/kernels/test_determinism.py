@@ -25,8 +25,8 @@ def all_results(ops, x, rois, output_size):
         output,
         argmax,
         ops.roi_pool(x, rois, *output_size, 1.0),
-        ops.roi_pool_gather(x, rois, argmax),
-        ops.roi_pool_backward(output, rois, argmax, x.shape[0], *x.shape[2:]),
+        ops.roi_pool_gather(x, rois, argmax, 1.0),
+        ops.roi_pool_backward(output, rois, argmax, x.shape[0], *x.shape[2:], 1.0),
     ]
 
 

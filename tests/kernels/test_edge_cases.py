@@ -26,8 +26,8 @@ def test_empty_shapes(backend, shape, num_rois, dtype, layout):
     assert_same_bits(output, torch.zeros(num_rois, shape[1], 2, 3, dtype=dtype))
     assert_same_bits(argmax, torch.full((num_rois, shape[1], 2, 3), -1, dtype=torch.int32))
     assert_same_bits(backend.ops.roi_pool(x, rois, 2, 3, 1.0), output)
-    assert_same_bits(backend.ops.roi_pool_gather(x, rois, argmax), output)
-    grad_input = backend.ops.roi_pool_backward(output, rois, argmax, shape[0], shape[2], shape[3])
+    assert_same_bits(backend.ops.roi_pool_gather(x, rois, argmax, 1.0), output)
+    grad_input = backend.ops.roi_pool_backward(output, rois, argmax, shape[0], shape[2], shape[3], 1.0)
     assert_same_bits(grad_input, torch.zeros(shape, dtype=dtype))
 
 
@@ -35,7 +35,7 @@ def test_empty_shapes(backend, shape, num_rois, dtype, layout):
 def test_no_region_leaves_a_gradient_of_zeros(backend, channels):
     rois = torch.empty(0, 5, device=backend.device)
     argmax = torch.empty(0, channels, 2, 2, dtype=torch.int32, device=backend.device)
-    grad_input = backend.ops.roi_pool_backward(argmax.float(), rois, argmax, 2, 5, 4)
+    grad_input = backend.ops.roi_pool_backward(argmax.float(), rois, argmax, 2, 5, 4, 1.0)
     assert_same_bits(grad_input, torch.zeros(2, channels, 5, 4))
 
 
@@ -48,15 +48,16 @@ def test_nothing_to_pool_into_any_number_of_bins(backend, num_rois, channels):
     output, argmax = backend.ops.roi_pool_with_argmax(x, rois, most, most, 1.0)
     assert output.shape == argmax.shape == (num_rois, channels, most, most)
     assert backend.ops.roi_pool(x, rois, most, most, 1.0).shape == output.shape
-    assert backend.ops.roi_pool_gather(x, rois, argmax).shape == output.shape
-    assert_same_bits(backend.ops.roi_pool_backward(output, rois, argmax, 1, 4, 5), torch.zeros(1, channels, 4, 5))
+    assert backend.ops.roi_pool_gather(x, rois, argmax, 1.0).shape == output.shape
+    grad_input = backend.ops.roi_pool_backward(output, rois, argmax, 1, 4, 5, 1.0)
+    assert_same_bits(grad_input, torch.zeros(1, channels, 4, 5))
 
 
 @pytest.mark.parametrize(("height", "width"), [(0, 3), (3, 0), (0, 0)])
 def test_gradients_of_any_number_of_images_without_cells(backend, height, width):
     rois = torch.zeros(2, 5, device=backend.device)
     argmax = torch.zeros(2, 1, 2, 2, dtype=torch.int32, device=backend.device)
-    grad_input = backend.ops.roi_pool_backward(argmax.float(), rois, argmax, 2**60, height, width)
+    grad_input = backend.ops.roi_pool_backward(argmax.float(), rois, argmax, 2**60, height, width, 1.0)
     assert grad_input.shape == (2**60, 1, height, width)
 
 
@@ -70,8 +71,8 @@ def test_bad_batch_index(backend, batch_index, num_rois, layout):
     assert (output == 0).all()
     assert (argmax == -1).all()
     full = torch.zeros_like(argmax)  # an argmax that claims a cell gives such a region no gradient either
-    assert (backend.ops.roi_pool_backward(torch.ones_like(output), rois, full, 2, 6, 6) == 0).all()
-    assert (backend.ops.roi_pool_gather(x, rois, full) == 0).all()
+    assert (backend.ops.roi_pool_backward(torch.ones_like(output), rois, full, 2, 6, 6, 1.0) == 0).all()
+    assert (backend.ops.roi_pool_gather(x, rois, full, 1.0) == 0).all()
 
 
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
@@ -80,9 +81,9 @@ def test_argmax_that_is_no_cell_is_ignored(backend, cell, layout):
     x = layout(torch.ones(1, 20, 6, 6, device=backend.device))
     rois = torch.tensor([[0.0, 0, 0, 5, 5]], device=backend.device)
     argmax = layout(torch.full((1, 20, 2, 2), cell, dtype=torch.int32, device=backend.device))
-    assert (backend.ops.roi_pool_gather(x, rois, argmax) == 0).all()
+    assert (backend.ops.roi_pool_gather(x, rois, argmax, 1.0) == 0).all()
     grad_output = torch.ones_like(argmax, dtype=torch.float32)
-    assert (backend.ops.roi_pool_backward(grad_output, rois, argmax, 1, 6, 6) == 0).all()
+    assert (backend.ops.roi_pool_backward(grad_output, rois, argmax, 1, 6, 6, 1.0) == 0).all()
 
 
 def test_nan_payloads_and_signed_zeros_survive(backend):
@@ -118,8 +119,9 @@ def test_every_half_precision_gradient_passes_through(backend, layout, dtype):
     argmax = torch.arange(2**16, dtype=torch.int32).view(1, 1, 256, 256)
     channels = 2 if backend.name == "cuda_host" else 20
     every, argmax = (layout(t.expand(1, channels, 256, 256)) for t in [every, argmax])
-    arguments = [t.to(backend.device) for t in [every, torch.zeros(1, 5), argmax]]
-    grad_input = backend.ops.roi_pool_backward(*arguments, 1, 256, 256).cpu()
+    rois = torch.tensor([[0.0, 0, 0, 255, 255]])  # a bin for each cell
+    arguments = [t.to(backend.device) for t in [every, rois, argmax]]
+    grad_input = backend.ops.roi_pool_backward(*arguments, 1, 256, 256, 1.0).cpu()
     numbers = ~every.isnan()
     assert_same_bits(grad_input[numbers], (every + 0.0)[numbers])  # the sum starts from 0, so -0.0 becomes 0.0
     assert grad_input[~numbers].isnan().all()
@@ -134,6 +136,7 @@ def test_half_precision_sums_are_rounded_to_nearest_even(backend, dtype):
     b[:, ::2] = (a * 2.0**-9)[:, ::2]  # brings sums near the halfway points
     grads = torch.stack([a, b])
     argmax = torch.arange(300 * 300, dtype=torch.int32).view(1, 1, 300, 300).expand(2, 1, 300, 300)
-    arguments = [t.to(backend.device) for t in [grads, torch.zeros(2, 5), argmax]]
-    grad_input = backend.ops.roi_pool_backward(*arguments, 1, 300, 300)
+    rois = torch.tensor([[0.0, 0, 0, 299, 299]]).expand(2, 5)  # a bin for each cell
+    arguments = [t.to(backend.device) for t in [grads, rois, argmax]]
+    grad_input = backend.ops.roi_pool_backward(*arguments, 1, 300, 300, 1.0)
     assert_same_bits(grad_input[0], (0.0 + a.float() + b.float()).to(dtype))

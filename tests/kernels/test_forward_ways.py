@@ -133,7 +133,8 @@ def test_gradient_of_few_regions(backend, channels, layout, dtype):
     output, argmax = backend.ops.roi_pool_with_argmax(x, rois, 2, 3, 1.0)
     expected = cached_reference.roi_pool_backward(output.cpu(), rois.cpu(), argmax.cpu(), x.shape)
     for _ in range(3):
-        assert_same_bits(backend.ops.roi_pool_backward(output, rois, argmax, *x.shape[::2], x.shape[3]), expected)
+        grad_input = backend.ops.roi_pool_backward(output, rois, argmax, *x.shape[::2], x.shape[3], 1.0)
+        assert_same_bits(grad_input, expected)
         torch.full_like(x, float("nan"))  # the next result is likely to lie in the memory of this one
 
 

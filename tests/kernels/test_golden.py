@@ -76,7 +76,7 @@ def pooled(backend: Backend, case: SimpleNamespace) -> tuple[torch.Tensor, torch
     if backend.name == "cuda_host":
         output, argmax = backend.ops.roi_pool_with_argmax(input, rois, *case.output_size, case.spatial_scale)
         size = (input.shape[0], *input.shape[2:])
-        return output, backend.ops.roi_pool_backward(grad_output, rois, argmax, *size)
+        return output, backend.ops.roi_pool_backward(grad_output, rois, argmax, *size, case.spatial_scale)
     input = input.clone(memory_format=torch.preserve_format).requires_grad_()
     output = roipool.roi_pool(input, rois, case.output_size, case.spatial_scale)
     (grad_input,) = torch.autograd.grad(output, input, grad_output)

@@ -28,9 +28,9 @@ def test_largest_maps(size, batch_size, place):
             (lambda: ops.roi_pool(x, rois, 2, 2, 1.0), grad_output),
             (lambda: ops.roi_pool_with_argmax(x, rois, 2, 2, 1.0)[1], argmax),
             (lambda: ops.roi_pool.out(x, rois, 2, 2, 1.0, out=grad_output.clone()), grad_output),
-            (lambda: ops.roi_pool_gather(x, rois, argmax), grad_output),
+            (lambda: ops.roi_pool_gather(x, rois, argmax, 1.0), grad_output),
         ],
-        "grad_input": [(lambda: ops.roi_pool_backward(grad_output, rois, argmax, batch_size, h, w), x)],
+        "grad_input": [(lambda: ops.roi_pool_backward(grad_output, rois, argmax, batch_size, h, w, 1.0), x)],
         "inputs[0]": [
             (lambda: ops.multiscale_roi_pool([x], rois, 2, 2, *pyramid), grad_output),
             (lambda: ops.multiscale_roi_pool_with_argmax([x], rois, 2, 2, *pyramid)[1], argmax),
@@ -85,7 +85,7 @@ def test_ten_million_regions(device, layout, shape):
     grads = features(expected.shape, torch.float32, seed=1)
     grad_output = output.zero_()  # all of the gradient comes from the samples
     grad_output[samples.to(device)] = grads.to(device)
-    grad_input = torch.ops.roipool.roi_pool_backward(grad_output, rois, argmax, n, h, w)
+    grad_input = torch.ops.roipool.roi_pool_backward(grad_output, rois, argmax, n, h, w, 1.0)
     assert_same_bits(grad_input, reference.roi_pool_backward(grads, some_rois, expected_argmax, shape))
 
 
@@ -99,9 +99,9 @@ def test_input_of_more_than_2_to_the_31_elements(backend):
     output, argmax = backend.ops.roi_pool_with_argmax(x, rois, 1, 1, 1.0)
     assert output.flatten().tolist() == [0.0] * 15 + [3.0]
     assert argmax[0, 15].item() == 8199 * 8200 + 8195
-    assert_same_bits(backend.ops.roi_pool_gather(x, rois, argmax), output)
+    assert_same_bits(backend.ops.roi_pool_gather(x, rois, argmax, 1.0), output)
     del x
-    grad_input = backend.ops.roi_pool_backward(torch.ones_like(output), rois, argmax, 2, 8200, 8200)
+    grad_input = backend.ops.roi_pool_backward(torch.ones_like(output), rois, argmax, 2, 8200, 8200, 1.0)
     assert grad_input[1, 15, 8199, 8195] == 1
     assert grad_input[1, :, 8190:].float().sum() == 16
 
@@ -127,7 +127,7 @@ def test_gradient_of_an_output_of_more_than_2_to_the_31_elements(device):
     assert torch.equal(argmax[-1].cpu(), torch.arange(4, dtype=torch.int32).view(1, 2, 2).expand(16, 2, 2))
     output.zero_()
     output[-1] = 1  # all of the gradient comes from the last region
-    grad_input = torch.ops.roipool.roi_pool_backward(output, rois, argmax, 1, 2, 2)
+    grad_input = torch.ops.roipool.roi_pool_backward(output, rois, argmax, 1, 2, 2, 1.0)
     assert_same_bits(grad_input, torch.ones_like(grad_input))
 
 
@@ -140,10 +140,10 @@ def test_a_map_of_nearly_2_to_the_31_cells(device):
     output, argmax = torch.ops.roipool.roi_pool_with_argmax(x, rois, 1, 1, 1.0)
     assert output.flatten().tolist() == [1.0, 0.0]
     assert argmax.flatten().tolist() == [h * w - 1, 0]
-    assert_same_bits(torch.ops.roipool.roi_pool_gather(x, rois, argmax), output)
+    assert_same_bits(torch.ops.roipool.roi_pool_gather(x, rois, argmax, 1.0), output)
     del x
     grad_output = torch.tensor([2.0, 3.0], device=device).view(2, 1, 1, 1)
-    grad_input = torch.ops.roipool.roi_pool_backward(grad_output, rois, argmax, 1, h, w)
+    grad_input = torch.ops.roipool.roi_pool_backward(grad_output, rois, argmax, 1, h, w, 1.0)
     assert grad_input[0, 0, -1, -1] == 2
     assert grad_input[0, 0, 0, 0] == 3
     assert grad_input.count_nonzero() == 2

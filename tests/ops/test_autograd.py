@@ -43,10 +43,10 @@ def test_gradcheck_of_backward_and_gather(device, layout):
     grad_output = layout(features(output.shape, torch.float64, seed=1).to(device)).requires_grad_()
 
     def scatter(grad_output):
-        return ops.roi_pool_backward(grad_output, rois, argmax, 2, 7, 6)
+        return ops.roi_pool_backward(grad_output, rois, argmax, 2, 7, 6, 0.5)
 
     def gather(x):
-        return ops.roi_pool_gather(x, rois, argmax)
+        return ops.roi_pool_gather(x, rois, argmax, 0.5)
 
     for function, argument in [(scatter, grad_output), (gather, x)]:
         assert gradcheck(function, argument, check_forward_ad=True)

@@ -63,51 +63,53 @@ FORWARD = {
 }
 BACKWARD = {
     "grad_output of rank 2": (
-        (GRAD[0, 0], ROIS, ARGMAX, 2, 4, 5),
+        (GRAD[0, 0], ROIS, ARGMAX, 2, 4, 5, 1.0),
         "grad_output must be a 4-D tensor (K, C, PH, PW), got shape (2, 2)",
     ),
     "integer grad_output": (
-        (GRAD.int(), ROIS, ARGMAX, 2, 4, 5),
+        (GRAD.int(), ROIS, ARGMAX, 2, 4, 5, 1.0),
         "grad_output must be float16, bfloat16, float32 or float64, got int32",
     ),
     "rois of rank 1": (
-        (GRAD, ROIS[0], ARGMAX, 2, 4, 5),
+        (GRAD, ROIS[0], ARGMAX, 2, 4, 5, 1.0),
         "rois must have shape (K, 5), rows [batch_index, x1, y1, x2, y2], got shape (5,)",
     ),
     "argmax of other regions": (
-        (GRAD, ROIS[:5], ARGMAX, 2, 4, 5),
+        (GRAD, ROIS[:5], ARGMAX, 2, 4, 5, 1.0),
         "argmax must have shape (K, C, PH, PW) with K = 5 as in rois and C = 3 as in grad_output, "
         "got shape (6, 3, 2, 2)",
     ),
-    "int64 argmax": ((GRAD, ROIS, ARGMAX.long(), 2, 4, 5), "argmax must be int32, got int64"),
+    "int64 argmax": ((GRAD, ROIS, ARGMAX.long(), 2, 4, 5, 1.0), "argmax must be int32, got int64"),
     "argmax of other bins": (
-        (GRAD, ROIS, ARGMAX[..., :1], 2, 4, 5),
+        (GRAD, ROIS, ARGMAX[..., :1], 2, 4, 5, 1.0),
         "grad_output must have the shape of argmax (6, 3, 2, 1), got shape (6, 3, 2, 2)",
     ),
     "negative size": (
-        (GRAD, ROIS, ARGMAX, 2, -4, 5),
+        (GRAD, ROIS, ARGMAX, 2, -4, 5, 1.0),
         "batch_size, height and width must not be negative, got 2, -4 and 5",
     ),
     "huge map": (
-        (GRAD, ROIS, ARGMAX, 2, 2**20, 2**20),
+        (GRAD, ROIS, ARGMAX, 2, 2**20, 2**20, 1.0),
         "grad_input must have at most 2147483647 cells in a plane (H*W), got 1048576 x 1048576",
     ),
+    "zero scale": ((GRAD, ROIS, ARGMAX, 2, 4, 5, 0.0), "spatial_scale must be finite and greater than 0, got 0"),
 }
 GATHER = {
-    "input of rank 3": ((X[0], ROIS, ARGMAX), "input must be a 4-D tensor (N, C, H, W), got shape (3, 4, 5)"),
+    "input of rank 3": ((X[0], ROIS, ARGMAX, 1.0), "input must be a 4-D tensor (N, C, H, W), got shape (3, 4, 5)"),
     "rois of rank 1": (
-        (X, ROIS[0], ARGMAX),
+        (X, ROIS[0], ARGMAX, 1.0),
         "rois must have shape (K, 5), rows [batch_index, x1, y1, x2, y2], got shape (5,)",
     ),
     "argmax of rank 3": (
-        (X, ROIS, ARGMAX[0]),
+        (X, ROIS, ARGMAX[0], 1.0),
         "argmax must have shape (K, C, PH, PW) with K = 6 as in rois and C = 3 as in input, got shape (3, 2, 2)",
     ),
     "argmax of other channels": (
-        (X, ROIS, ARGMAX[:, :2]),
+        (X, ROIS, ARGMAX[:, :2], 1.0),
         "argmax must have shape (K, C, PH, PW) with K = 6 as in rois and C = 3 as in input, got shape (6, 2, 2, 2)",
     ),
-    "floating argmax": ((X, ROIS, ARGMAX.float()), "argmax must be int32, got float32"),
+    "floating argmax": ((X, ROIS, ARGMAX.float(), 1.0), "argmax must be int32, got float32"),
+    "NaN scale": ((X, ROIS, ARGMAX, float("nan")), "spatial_scale must be finite and greater than 0, got nan"),
 }
 MISUSE = [
     pytest.param(op, *case, id=f"{op}: {name}")
@@ -180,10 +182,10 @@ def test_the_largest_map_is_taken(backend):
         ("roi_pool", (X.to("meta"), ROIS, 2, 2, 1.0), "rois must be on the device of input (meta), got cpu"),
         (
             "roi_pool_backward",
-            (GRAD, ROIS, ARGMAX.to("meta"), 2, 4, 5),
+            (GRAD, ROIS, ARGMAX.to("meta"), 2, 4, 5, 1.0),
             "argmax must be on the device of grad_output (cpu), got meta",
         ),
-        ("roi_pool_gather", (X, ROIS, ARGMAX.to("meta")), "argmax must be on the device of input (cpu), got meta"),
+        ("roi_pool_gather", (X, ROIS, ARGMAX.to("meta"), 1.0), "argmax must be on the device of input (cpu), got meta"),
     ],
 )
 def test_tensors_on_two_devices(device, op, arguments, message):

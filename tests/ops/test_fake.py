@@ -24,8 +24,8 @@ def test_opcheck(device):
         x, grad_output = x.requires_grad_(), output.detach().clone().requires_grad_()
         torch.library.opcheck(ops.roi_pool.default, (x, rois, 3, 2, 0.5))
         torch.library.opcheck(ops.roi_pool_with_argmax.default, (x, rois, 3, 2, 0.5))
-        torch.library.opcheck(ops.roi_pool_backward.default, (grad_output, rois, argmax, 2, 6, 7))
-        torch.library.opcheck(ops.roi_pool_gather.default, (x, rois, argmax))
+        torch.library.opcheck(ops.roi_pool_backward.default, (grad_output, rois, argmax, 2, 6, 7, 0.5))
+        torch.library.opcheck(ops.roi_pool_gather.default, (x, rois, argmax, 0.5))
 
 
 def test_opcheck_without_a_gradient(device):
@@ -33,8 +33,8 @@ def test_opcheck_without_a_gradient(device):
     output, argmax = ops.roi_pool_with_argmax(x, rois, 3, 2, 0.5)
     torch.library.opcheck(ops.roi_pool.default, (x, rois, 3, 2, 0.5))
     torch.library.opcheck(ops.roi_pool_with_argmax.default, (x, rois, 3, 2, 0.5))
-    torch.library.opcheck(ops.roi_pool_backward.default, (output, rois, argmax, 2, 6, 7))
-    torch.library.opcheck(ops.roi_pool_gather.default, (x, rois, argmax))
+    torch.library.opcheck(ops.roi_pool_backward.default, (output, rois, argmax, 2, 6, 7, 0.5))
+    torch.library.opcheck(ops.roi_pool_gather.default, (x, rois, argmax, 0.5))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 1, 4, 5), (1, 1, 1, 1), (2, 3, 1, 1), (1, 3, 1, 4), (0, 3, 4, 5)])
@@ -47,8 +47,8 @@ def test_fake_and_native_strides_agree(device, layout, shape):
         torch.library.opcheck(ops.roi_pool_with_argmax.default, arguments, test_utils="test_faketensor")
         output, argmax = ops.roi_pool_with_argmax(*arguments)
         for op, arguments in [
-            (ops.roi_pool_gather, (x, rois, argmax)),
-            (ops.roi_pool_backward, (output, rois, argmax, shape[0], *shape[2:])),
+            (ops.roi_pool_gather, (x, rois, argmax, 1.0)),
+            (ops.roi_pool_backward, (output, rois, argmax, shape[0], *shape[2:], 1.0)),
         ]:
             torch.library.opcheck(op.default, arguments, test_utils="test_faketensor")
 
@@ -57,7 +57,7 @@ def test_fake_and_native_strides_agree_where_formats_differ(device):
     """Takes an argmax in another format than the map, and maps that are expanded."""
     x, rois = torch.zeros(2, 3, 4, 5, device=device), torch.zeros(2, 5, device=device)
     argmax = torch.zeros(2, 3, 2, 2, dtype=torch.int32, device=device)
-    for arguments in [(x, rois, channels_last(argmax)), (channels_last(x), rois, argmax)]:
+    for arguments in [(x, rois, channels_last(argmax), 1.0), (channels_last(x), rois, argmax, 1.0)]:
         torch.library.opcheck(ops.roi_pool_gather.default, arguments, test_utils="test_faketensor")
     for expanded in [
         x[:, :1].expand(2, 3, 4, 5),

@@ -33,9 +33,9 @@ CALLS = {
     ops.roi_pool_with_argmax.default: {"input": X, "rois": ROIS, **BINS, "spatial_scale": 1.0},
     ops.roi_pool_backward.default: {
         **{"grad_output": GRAD, "rois": ROIS, "argmax": ARGMAX},
-        **{"batch_size": 2, "height": 8, "width": 6},
+        **{"batch_size": 2, "height": 8, "width": 6, "spatial_scale": 1.0},
     },
-    ops.roi_pool_gather.default: {"input": X, "rois": ROIS, "argmax": ARGMAX},
+    ops.roi_pool_gather.default: {"input": X, "rois": ROIS, "argmax": ARGMAX, "spatial_scale": 1.0},
     ops.multiscale_roi_pool.default: {"inputs": [X, COARSE_X], "rois": ROIS, **BINS, **PYRAMID},
     ops.multiscale_roi_pool_with_argmax.default: {"inputs": [X, COARSE_X], "rois": ROIS, **BINS, **PYRAMID},
     ops.multiscale_roi_pool_backward.default: {
@@ -240,17 +240,17 @@ HUGE = {
     ),
     "bytes of the gradient": (
         ops.roi_pool_backward,
-        (torch.zeros(1, 1, 1, 1), torch.zeros(1, 5), INT_ONE, 2**60, 4, 1),
+        (torch.zeros(1, 1, 1, 1), torch.zeros(1, 5), INT_ONE, 2**60, 4, 1, 1.0),
         (2**60, 1, 4, 1),
     ),
     "elements of the gradient": (
         ops.roi_pool_backward,
-        (torch.zeros(1, 1, 1, 1), torch.zeros(1, 5), INT_ONE, 2**62, 4, 1),
+        (torch.zeros(1, 1, 1, 1), torch.zeros(1, 5), INT_ONE, 2**62, 4, 1, 1.0),
         (2**62, 1, 4, 1),
     ),
     "most images": (
         ops.roi_pool_backward,
-        (torch.zeros(1, 1, 1, 1), torch.zeros(1, 5), INT_ONE, 2**63 - 1, 2, 1),
+        (torch.zeros(1, 1, 1, 1), torch.zeros(1, 5), INT_ONE, 2**63 - 1, 2, 1, 1.0),
         (2**63 - 1, 1, 2, 1),
     ),
     "gradient of a pyramid": (
@@ -263,10 +263,10 @@ HUGE_COPIES = {
     "input": (ops.roi_pool, (torch.zeros(1).expand(2**20, 2**10, 2**15, 2**15), ROIS, 1, 1, 1.0)),
     "rois": (ops.roi_pool, (ONE, torch.zeros(1, 5).expand(2**58, 5), 1, 1, 1.0)),
     "rois in half precision": (ops.roi_pool, (ONE, torch.zeros(1, 5).half().expand(2**58, 5), 1, 1, 1.0)),
-    "argmax": (ops.roi_pool_gather, (ONE, torch.zeros(1, 5), INT_ONE.expand(1, 1, 2**29, 2**29))),
+    "argmax": (ops.roi_pool_gather, (ONE, torch.zeros(1, 5), INT_ONE.expand(1, 1, 2**29, 2**29), 1.0)),
     "grad_output": (
         ops.roi_pool_backward,
-        (torch.zeros(1).expand(1, 1, 2**29, 2**29), torch.zeros(1, 5), INT_ONE.expand(1, 1, 2**29, 2**29), 1, 4, 5),
+        (torch.zeros(1).expand(1, 1, 2**29, 2**29), torch.zeros(1, 5), INT_ONE.expand(1, 1, 2**29, 2**29), 1, 4, 5, 1.0),
     ),
 }
 
@@ -296,12 +296,12 @@ def test_empty_results_of_any_size():
     assert ops.roi_pool(X[:, :0], ROIS, most, most, 1.0).shape == (5, 0, most, most)
     assert ops.multiscale_roi_pool([X[:, :0]], ROIS, most, most, [1.0], 224.0, 4).shape == (5, 0, most, most)
     no_bins = torch.empty(5, 3, 0, most), ROIS, torch.empty(5, 3, 0, most, dtype=torch.int32)
-    assert_same_bits(ops.roi_pool_backward(*no_bins, 2, 8, 6), torch.zeros(2, 3, 8, 6))
-    assert ops.roi_pool_gather(X, ROIS, no_bins[2]).shape == (5, 3, 0, most)
+    assert_same_bits(ops.roi_pool_backward(*no_bins, 2, 8, 6, 1.0), torch.zeros(2, 3, 8, 6))
+    assert ops.roi_pool_gather(X, ROIS, no_bins[2], 1.0).shape == (5, 3, 0, most)
     no_regions = torch.empty(0, 3, most, 1).half(), ROIS[:0], torch.empty(0, 3, most, 1, dtype=torch.int32)
-    assert_same_bits(ops.roi_pool_backward(*no_regions, 2, 8, 6), torch.zeros(2, 3, 8, 6).half())
+    assert_same_bits(ops.roi_pool_backward(*no_regions, 2, 8, 6, 1.0), torch.zeros(2, 3, 8, 6).half())
     for batch_size in [2**30, 2**60]:
-        grad_input = ops.roi_pool_backward(GRAD, ROIS, ARGMAX, batch_size, 0, 1)
+        grad_input = ops.roi_pool_backward(GRAD, ROIS, ARGMAX, batch_size, 0, 1, 1.0)
         assert grad_input.shape == (batch_size, 3, 0, 1)
         sizes = (batch_size, [0, 0], [1, 1], [1.0, 0.5], 224.0, 4)
         for grad_input in ops.multiscale_roi_pool_backward(GRAD, ROIS, ARGMAX, *sizes):

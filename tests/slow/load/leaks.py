@@ -82,8 +82,8 @@ def small_calls() -> dict[str, Callable[[], object]]:
         "out, resized": lambda: roipool.roi_pool(x, rois, 2, out=torch.empty(0)),
         "out, resized by the operator": lambda: ops.roi_pool.out(x, rois, 2, 2, 1.0, out=torch.empty(0)),
         "operator, forward": lambda: ops.roi_pool(x, rois, 2, 2, 0.5),
-        "operator, backward": lambda: ops.roi_pool_backward(output, rois, argmax, 2, 8, 6),
-        "operator, gather": lambda: ops.roi_pool_gather(x, rois, argmax),
+        "operator, backward": lambda: ops.roi_pool_backward(output, rois, argmax, 2, 8, 6, 0.5),
+        "operator, gather": lambda: ops.roi_pool_gather(x, rois, argmax, 0.5),
         "pyramid": lambda: roipool.multiscale_roi_pool(maps, rois, 2, [1.0, 0.5]),
         "pyramid, gradient": lambda: torch.autograd.grad(
             roipool.multiscale_roi_pool(leaves, rois, 2, [1.0, 0.5]).sum(), leaves
@@ -98,7 +98,7 @@ def small_calls() -> dict[str, Callable[[], object]]:
         "refused: box": refused(lambda: roipool.roi_pool(x, [rois[:, 1:], rois], 2)),
         "refused: with a gradient": refused(lambda: ops.roi_pool(leaf, rois, 2, 2, -1.0)),
         "refused: pyramid": refused(lambda: ops.multiscale_roi_pool([*maps, x[0]], rois, 2, 2, *pyramid)),
-        "refused: backward": refused(lambda: ops.roi_pool_backward(output, rois, argmax, 2, -8, 6)),
+        "refused: backward": refused(lambda: ops.roi_pool_backward(output, rois, argmax, 2, -8, 6, 0.5)),
         "refused: freed storage": refused(lambda: pool(freed, rois)),
         "refused: out": refused(lambda: roipool.roi_pool(x, rois, 2, out=out.double())),
         "refused: out of another library": refused(lambda: ops.roi_pool.out(x, rois, 2, 2, 1.0, out=fixed)),
