@@ -1,10 +1,9 @@
 // Pools on CUDA devices, in the way that forward.h chooses.
-#include "cuda/forward.h"
-
 #include <cuda_runtime.h>
 
 #include <cstdint>
 
+#include "cuda/forward.h"
 #include "cuda/forward_channels_last.cuh"
 #include "cuda/forward_columns.cuh"
 #include "cuda/kernels.h"

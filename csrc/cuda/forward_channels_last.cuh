@@ -39,8 +39,8 @@ __global__ void __launch_bounds__(kThreads, kChannelsLastBlocks)
       const int64_t p = pooled_width.divide(bin_index);
       const CellRectangle bin{rows[p], columns[bin_index - p * problem.pooled_width]};
       const auto maxima = pool_cells<kVectorSize>(map, width, maps.cell_stride, bin);
-      const int64_t to = region.k * problem.output_region_stride + bin_index * problem.output_bin_stride +
-                         tile.position * kVectorSize;
+      const int64_t to =
+          region.k * problem.output_region_stride + bin_index * problem.output_bin_stride + tile.position * kVectorSize;
       store(maxima.values, output + to);
       if (kArgmax) {
         store(maxima.argmax, argmax + to);

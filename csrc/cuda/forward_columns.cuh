@@ -64,12 +64,23 @@ __device__ inline double max_or_nan(double a, double b) {
 __device__ inline uint32_t sign_of(float value) { return bit_cast<uint32_t>(value); }
 __device__ inline uint32_t sign_of(double value) { return static_cast<uint32_t>(bit_cast<uint64_t>(value) >> 32); }
 
+// Returns a pointer to global memory as it is, but hides from the compiler how it was computed: it would compute it
+// anew for each cell.
+template <typename T>
+__device__ const T* keep(const T* pointer) {
+#if defined(__CUDA_ARCH__)
+  asm("" : "+l"(pointer));
+  __builtin_assume(__isGlobal(pointer));
+#endif
+  return pointer;
+}
+
 // Names some adjacent rows and columns of a region's bins, which a warp pools at once.
 struct BinTile {
-  int64_t first_row;
-  int64_t first_column;
-  int num_rows;
-  int num_columns;
+  int32_t first_row;
+  int32_t first_column;
+  int32_t num_rows;
+  int32_t num_columns;
   int32_t left;   // the first column of cells
   int32_t width;  // in columns of cells
 };
@@ -97,14 +108,16 @@ class ColumnPool {
 
   // Pools all bins, tile by tile. A column of bins that is too wide for shared memory is pooled bin by bin.
   __device__ void pool(scalar_t* output, int32_t* argmax) const {
+    const auto pooled_height = static_cast<int32_t>(problem_.pooled_height);
+    const auto pooled_width = static_cast<int32_t>(problem_.pooled_width);
     BinTile tile;
-    for (tile.first_column = 0; tile.first_column < problem_.pooled_width; tile.first_column += tile.num_columns) {
-      choose_columns(&tile);
+    for (tile.first_column = 0; tile.first_column < pooled_width; tile.first_column += tile.num_columns) {
+      choose_columns(pooled_width, &tile);
       const bool has_columns = tile.width > 0 && tile.width <= kMaxTileColumns;
       const int max_rows = has_columns ? kMaxTileColumns / tile.width : kMaxTileColumns;
-      for (tile.first_row = 0; tile.first_row < problem_.pooled_height; tile.first_row += tile.num_rows) {
-        const int64_t rows_left = problem_.pooled_height - tile.first_row;
-        tile.num_rows = rows_left < max_rows ? static_cast<int>(rows_left) : max_rows;
+      for (tile.first_row = 0; tile.first_row < pooled_height; tile.first_row += tile.num_rows) {
+        const int32_t rows_left = pooled_height - tile.first_row;
+        tile.num_rows = rows_left < max_rows ? rows_left : max_rows;
         if (has_columns) {
           pool_columns(tile);
         }
@@ -117,12 +130,11 @@ class ColumnPool {
 
  private:
   // Chooses as many columns of bins from first_column on as have room for their columns of cells, but at least one.
-  __device__ void choose_columns(BinTile* tile) const {
-    const int64_t columns_left = problem_.pooled_width - tile->first_column;
-    const int max_columns = columns_left < kMaxTileColumns ? static_cast<int>(columns_left) : kMaxTileColumns;
+  __device__ void choose_columns(int32_t pooled_width, BinTile* tile) const {
+    const int32_t columns_left = pooled_width - tile->first_column;
     const CellRange* const columns = columns_ + tile->first_column;
     tile->left = columns[0].lo;
-    tile->num_columns = max_columns;
+    tile->num_columns = columns_left < kMaxTileColumns ? columns_left : kMaxTileColumns;
     while (tile->num_columns > 1 && columns[tile->num_columns - 1].hi - tile->left > kMaxTileColumns) {
       --tile->num_columns;
     }
@@ -133,7 +145,7 @@ class ColumnPool {
   __device__ void pool_columns(const BinTile& tile) const {
     const scalar_t* planes[kChannels];
     for (int c = 0; c < kChannels; ++c) {
-      planes[c] = map_ + (c < num_channels_ ? c : num_channels_ - 1) * map_channel_stride_;
+      planes[c] = keep(map_ + (c < num_channels_ ? c : num_channels_ - 1) * map_channel_stride_);
     }
     const SmallDivider by_width(tile.width);
     for (int i = lane(); i < tile.num_rows * tile.width; i += kWarp) {
@@ -154,6 +166,7 @@ class ColumnPool {
       cells.values[c] = static_cast<int32_t>(cell);
       signs[c] = 0;
     }
+    ROIPOOL_UNROLL_BY(1)
     for (int32_t y = rows.lo; y < rows.hi; ++y, cell += width_) {
       for (int c = 0; c < kChannels; ++c) {
         const wide_t<scalar_t> value = planes[c][cell];
@@ -190,10 +203,7 @@ class ColumnPool {
         const int first = p * tile.width - tile.left;
         combine_columns(first + bin.columns.lo, first + bin.columns.hi, &best, &cells);
       }
-      int64_t to = first_output_ + (tile.first_row + p) * problem_.pooled_width + tile.first_column + q;
-      for (int c = 0; c < num_channels_; ++c, to += problem_.output_channel_stride) {
-        write(bin, c, best.values[c], cells.values[c], to, output, argmax);
-      }
+      write(bin, best, cells, (tile.first_row + p) * problem_.pooled_width + tile.first_column + q, output, argmax);
     }
   }
 
@@ -217,18 +227,28 @@ class ColumnPool {
     }
   }
 
-  // Writes a bin's maximum in channel c, which is element `to` of the output; pools it anew if it is a NaN.
-  __device__ void write(const CellRectangle& bin, int c, wide_t<scalar_t> best, int32_t cell, int64_t to,
-                        scalar_t* output, int32_t* argmax) const {
-    auto value = static_cast<scalar_t>(best);
-    if (best != best) {
-      const auto maxima = pool_cells<1>(map_ + c * map_channel_stride_, width_, 1, bin);
-      value = maxima.values.values[0];
-      cell = maxima.argmax.values[0];
+  // Writes the maxima of a bin. If one is a NaN, the bin is pooled anew.
+  __device__ void write(const CellRectangle& bin, const typename Memory::Values& best,
+                        const typename Memory::Cells& cells, int64_t bin_index, scalar_t* output,
+                        int32_t* argmax) const {
+    int64_t to = first_output_ + bin_index;
+    bool is_certain = true;
+    for (int c = 0; c < kChannels; ++c) {
+      is_certain = is_certain && best.values[c] == best.values[c];
+      if (c < num_channels_) {
+        output[to + c * problem_.output_channel_stride] = static_cast<scalar_t>(best.values[c]);
+        if (kArgmax) {
+          argmax[to + c * problem_.output_channel_stride] = cells.values[c];
+        }
+      }
     }
-    output[to] = value;
-    if (kArgmax) {
-      argmax[to] = cell;
+    ROIPOOL_UNROLL_BY(1)
+    for (int c = 0; !is_certain && c < num_channels_; ++c, to += problem_.output_channel_stride) {
+      const auto maxima = pool_cells<1>(map_ + c * map_channel_stride_, width_, 1, bin);
+      output[to] = maxima.values.values[0];
+      if (kArgmax) {
+        argmax[to] = maxima.argmax.values[0];
+      }
     }
   }
 

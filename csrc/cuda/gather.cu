@@ -37,7 +37,8 @@ template <typename scalar_t>
 cudaError_t launch_gather(const RoIPoolProblem& problem, const int32_t* argmax, scalar_t* output, cudaStream_t stream) {
   const Tiling tiling = problem.channels_last ? Tiling(problem.num_rois, problem.num_bins(), problem.num_channels)
                                               : Tiling(problem.num_rois, problem.num_channels, problem.num_bins());
-  return launch(gather_kernel<scalar_t>, tiling.blocks(), tiling.num_threads(), 0, stream, problem, tiling, argmax, output);
+  return launch(gather_kernel<scalar_t>, tiling.blocks(), tiling.num_threads(), 0, stream, problem, tiling, argmax,
+                output);
 }
 
 }  // namespace

@@ -1,12 +1,11 @@
 // Finds the level, the image and the cells of regions, in one small kernel before the forward and the backward.
-#include "cuda/regions.cuh"
-
 #include <cuda_runtime.h>
 
 #include <cstdint>
 
 #include "arithmetic.h"
 #include "cuda/launch.cuh"
+#include "cuda/regions.cuh"
 #include "cuda/warp.cuh"
 #include "geometry.h"
 #include "problem.h"

@@ -12,7 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from cuda_host.build import DEVICE, build, load, small_device
+from cuda_host.build import DEVICE, SMALL_DEVICE, build, load
 from hypothesis import Phase, given, settings
 from support import (
     DTYPES,
@@ -37,7 +37,7 @@ with tempfile.TemporaryDirectory() as folder:
 
 
 def check_on_devices(x, rois, output_size, spatial_scale):
-    for device in [DEVICE, small_device(x.dtype)]:
+    for device in [DEVICE, SMALL_DEVICE]:
         backend.ops.set_device(*device)
         check_against_reference(backend, x, rois, output_size, spatial_scale)
 
@@ -52,17 +52,19 @@ def check_random_problems(problem):
 @settings(max_examples=50, phases=[Phase.generate], deadline=None, derandomize=True, database=None)
 @given(problem=pyramid_problems())
 def check_random_pyramids(problem):
-    for device in [DEVICE, small_device(problem[0][0].dtype)]:
+    for device in [DEVICE, SMALL_DEVICE]:
         backend.ops.set_device(*device)
         check_pyramid_against_reference(backend, *problem)
 
 
-def check_many_regions():
-    """Has planes larger than the shared memory of a small device, and more bins than it holds at a time."""
+def check_slices():
+    """Has planes larger than the shared memory of a warp, and more regions than it lists at a time."""
     for layout in [contiguous, channels_last]:
         for dtype in [torch.float32, torch.float16]:
-            x = layout(features((2, 5, 30, 30), dtype, seed=0))
-            check_on_devices(x, random_rois(300, 2, 30.0, 30.0, seed=0), (7, 7), 1.0)
+            x = layout(features((2, 5, 60, 40), dtype, seed=0))
+            check_on_devices(x, random_rois(100, 2, 60.0, 40.0, seed=0), (7, 7), 1.0)
+            wide = layout(features((1, 3, 1, 3000), dtype, seed=0))
+            check_on_devices(wide, random_rois(5, 1, 1.0, 3000.0, seed=0), (2, 9), 1.0)
 
 
 def check_columns():
@@ -79,4 +81,4 @@ def check_columns():
 check_columns()
 check_random_pyramids()
 check_random_problems()
-check_many_regions()
+check_slices()

@@ -59,14 +59,16 @@ int64_t shuffle(unsigned mask, int64_t value, unsigned from);
 
 }  // namespace cuda_host
 
-inline int64_t __shfl_sync(unsigned mask, int64_t value, int from) {
-  return cuda_host::shuffle(mask, value, static_cast<unsigned>(from));
+template <typename T>
+T __shfl_sync(unsigned mask, T value, int from) {
+  return static_cast<T>(cuda_host::shuffle(mask, value, static_cast<unsigned>(from)));
 }
 
 // Returns the value of the lane so far below, or this lane's own where there is none.
-inline int64_t __shfl_up_sync(unsigned mask, int64_t value, int distance) {
-  const unsigned lane = threadIdx.x % 32;
-  return cuda_host::shuffle(mask, value, lane < static_cast<unsigned>(distance) ? lane : lane - distance);
+template <typename T>
+T __shfl_up_sync(unsigned mask, T value, int distance) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  return __shfl_sync(mask, value, lane < distance ? lane : lane - distance);
 }
 
 template <typename T>
@@ -105,8 +107,8 @@ cudaError_t run(const cudaLaunchConfig_t& config, size_t most_shared_bytes, cons
 size_t most_shared_bytes(const void* kernel);
 cudaError_t allow_shared_bytes(const void* kernel, int bytes);
 
-// Describes the device that kernels find. A launch may ask for 48 KiB of shared memory even if it says that it has less,
-// as every real device has them.
+// Describes the device that kernels find. A launch may ask for 48 KiB of shared memory even if it says that it has
+// less, as every real device has them.
 struct Device {
   int shared_bytes_per_block = 232448;
   int num_multiprocessors = 4;

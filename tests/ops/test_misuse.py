@@ -229,6 +229,7 @@ def test_values_of_other_types(op):
 
 ONE = torch.zeros(1, 1, 4, 5)
 INT_ONE = torch.zeros(1, 1, 1, 1, dtype=torch.int32)
+HUGE_ARGMAX = INT_ONE.expand(1, 1, 2**29, 2**29)
 HUGE = {
     "elements of the output": (ops.roi_pool, (ONE, torch.zeros(16, 5), 2**30, 2**30, 1.0), (16, 1, 2**30, 2**30)),
     "bytes of the output": (ops.roi_pool, (ONE, torch.zeros(4, 5), 2**30, 2**30, 1.0), (4, 1, 2**30, 2**30)),
@@ -263,10 +264,18 @@ HUGE_COPIES = {
     "input": (ops.roi_pool, (torch.zeros(1).expand(2**20, 2**10, 2**15, 2**15), ROIS, 1, 1, 1.0)),
     "rois": (ops.roi_pool, (ONE, torch.zeros(1, 5).expand(2**58, 5), 1, 1, 1.0)),
     "rois in half precision": (ops.roi_pool, (ONE, torch.zeros(1, 5).half().expand(2**58, 5), 1, 1, 1.0)),
-    "argmax": (ops.roi_pool_gather, (ONE, torch.zeros(1, 5), INT_ONE.expand(1, 1, 2**29, 2**29), 1.0)),
+    "argmax": (ops.roi_pool_gather, (ONE, torch.zeros(1, 5), HUGE_ARGMAX, 1.0)),
     "grad_output": (
         ops.roi_pool_backward,
-        (torch.zeros(1).expand(1, 1, 2**29, 2**29), torch.zeros(1, 5), INT_ONE.expand(1, 1, 2**29, 2**29), 1, 4, 5, 1.0),
+        (
+            torch.zeros(1).expand(1, 1, 2**29, 2**29),
+            torch.zeros(1, 5),
+            INT_ONE.expand(1, 1, 2**29, 2**29),
+            1,
+            4,
+            5,
+            1.0,
+        ),
     ),
 }
 
