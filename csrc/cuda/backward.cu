@@ -111,12 +111,12 @@ class BinLister {
         end += lane() >= distance ? below : 0;
       }
       end += num_bins;
+      num_bins = __shfl_sync(kAllLanes, end, kWarp - 1);
       const unsigned listed = __ballot_sync(kAllLanes, own_bins > 0);
       if (own_bins > 0) {
         write_run(num_runs + __popc(listed & lanes_below()), next_ + lane(), first_row, end - own_bins, end);
       }
       num_runs += __popc(listed);
-      num_bins = __shfl_sync(kAllLanes, end, kWarp - 1);
     }
     return num_bins;
   }
@@ -202,7 +202,7 @@ class BinAdder {
         add_step(steps.cells[step], static_cast<sum_t>(steps.grads[step]), peers[step], step % 2);
       }
     }
-    __syncwarp();
+    __syncwarp();  // before sums are read by other lanes, and before other runs replace these
   }
 
  private:
@@ -228,8 +228,8 @@ class BinAdder {
         cell = argmax_[from];
         steps.grads[step] = grad_output_[from];
       }
-      const auto cell_of_slice = static_cast<uint32_t>(cell - first_cell_);
-      const bool is_here = cell >= 0 && cell_of_slice < num_cells_;
+      const auto cell_of_slice = static_cast<uint32_t>(cell - first_cell_);  // of a negative cell, more than num_cells_
+      const bool is_here = cell_of_slice < num_cells_;
       steps.cells[step] = static_cast<int32_t>(is_here ? cell_of_slice : num_cells_ + lane());
     }
     return steps;
@@ -305,15 +305,13 @@ __device__ void sum_slice(const RoIPoolProblem& problem, const PlacedRegions& pl
   __syncwarp();
   while (lister.has_next()) {
     adder.add(lister.list());
-    __syncwarp();  // before other runs replace these
   }
   const FeatureMaps& maps = problem.levels[slice.level];
   scalar_t* const grad_input = static_cast<scalar_t*>(maps.grad_input) + slice.image * maps.image_stride +
                                c * maps.channel_stride + slice.first_cell * maps.cell_stride;
   for (int32_t i = lane(); i < slice.num_cells; i += kWarp) {
-    grad_input[i * maps.cell_stride] = static_cast<scalar_t>(sums[i]);
+    grad_input[i * maps.cell_stride] = static_cast<scalar_t>(sums[i]);  // the lane that clears the sum again
   }
-  __syncwarp();  // before the next turn clears the sums
 }
 
 // Writes every element of the grad_inputs of all levels.
@@ -350,7 +348,7 @@ cudaError_t backward(const RoIPoolProblem& problem, const void* grad_output, con
       return error;
     }
   }
-  const BackwardPlan plan = plan_backward(problem, device);
+  const BackwardPlan plan = plan_backward(problem, device, limit_from_environment("ROIPOOL_CUDA_SLICE_CELLS"));
   return with_dtype(problem.dtype, [&](auto zero) {
     using scalar_t = decltype(zero);
     return launch_with_shared_memory(device, backward_kernel<scalar_t>,

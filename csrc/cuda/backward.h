@@ -78,8 +78,10 @@ struct BackwardPlan {
 
 // Plans slices of whole rows where these fit. A bin is read once for each slice that its row of bins meets, so that
 // slices should be large; but they should leave room for several warps on each multiprocessor, and be enough for all of
-// them. channels_last puts adjacent channels in one block, since a sector of memory holds several of them.
-inline BackwardPlan plan_backward(const RoIPoolProblem& problem, const DeviceLimits& device) {
+// them. channels_last puts adjacent channels in one block, since a sector of memory holds several of them. No slice has
+// more than slice_limit cells.
+inline BackwardPlan plan_backward(const RoIPoolProblem& problem, const DeviceLimits& device,
+                                  int64_t slice_limit = INT64_MAX) {
   constexpr int64_t kMinCells = 512;        // of a slice, before it is cut again
   constexpr int64_t kMinWarps = 6;          // of a multiprocessor
   constexpr int64_t kReservedBytes = 1024;  // of shared memory, which the system takes for each block
@@ -97,7 +99,7 @@ inline BackwardPlan plan_backward(const RoIPoolProblem& problem, const DeviceLim
   BackwardPlan plan{};
   plan.num_warps = static_cast<int>(num_warps);
   plan.num_groups = divide_up(problem.num_channels, num_warps);
-  int64_t max_cells = max_cells_of(num_warps);
+  int64_t max_cells = std::min(slice_limit, max_cells_of(num_warps));
   plan.cut(problem, max_cells, sum_bytes);
   while (plan.num_warps_at_work(problem) < kMinWarps * device.num_multiprocessors && max_cells >= 2 * kMinCells) {
     max_cells /= 2;

@@ -23,7 +23,7 @@ cudaError_t launch_columns(const RoIPoolProblem& problem, const PlacedRegions& p
   if (error != cudaSuccess) {
     return error;
   }
-  const ColumnsPlan plan = plan_columns(problem, device);
+  const ColumnsPlan plan = plan_columns(problem, device, limit_from_environment("ROIPOOL_CUDA_SHARE_REGIONS"));
   constexpr int64_t kSharedBytes = kThreads / kWarp * sizeof(ColumnMaxima<kArgmax, scalar_t>);
   return launch(forward_columns_kernel<kArgmax, scalar_t>, {plan.num_shares, plan.num_groups}, kThreads, kSharedBytes,
                 stream, problem, plan, placed, output, argmax);

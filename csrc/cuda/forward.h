@@ -43,8 +43,10 @@ inline ForwardWay choose_way(const RoIPoolProblem& problem, bool is_aligned) {
 }
 
 // Plans several blocks for each multiprocessor, but with a region for each warp at least. A block works on the same
-// channels from its first region to its last, so that these find their cells in the first-level cache.
-inline ColumnsPlan plan_columns(const RoIPoolProblem& problem, const DeviceLimits& device) {
+// channels from its first region to its last, so that these find their cells in the first-level cache. No share has
+// more than share_limit regions.
+inline ColumnsPlan plan_columns(const RoIPoolProblem& problem, const DeviceLimits& device,
+                                int64_t share_limit = INT64_MAX) {
   constexpr int64_t kBlocksPerMultiprocessor = 8;
   constexpr int64_t kWarps = kThreads / kWarp;
   const int64_t group_channels =
@@ -52,7 +54,7 @@ inline ColumnsPlan plan_columns(const RoIPoolProblem& problem, const DeviceLimit
   ColumnsPlan plan{};
   plan.num_groups = divide_up(problem.num_channels, group_channels);
   const int64_t wanted_shares = divide_up(kBlocksPerMultiprocessor * device.num_multiprocessors, plan.num_groups);
-  plan.share_regions = std::max(kWarps, divide_up(problem.num_rois, wanted_shares));
+  plan.share_regions = std::min(share_limit, std::max(kWarps, divide_up(problem.num_rois, wanted_shares)));
   plan.num_shares = divide_up(problem.num_rois, plan.share_regions);
   return plan;
 }

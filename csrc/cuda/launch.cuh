@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <type_traits>
 
 #include "cuda/device_limits.h"
@@ -33,6 +34,12 @@ inline cudaError_t get_device_limits(DeviceLimits* device) {
     }
   }
   return cudaSuccess;
+}
+
+// Returns a limit of plans from the environment, which is looked at in each call: for comparisons in one process.
+inline int64_t limit_from_environment(const char* name) {
+  const char* const value = std::getenv(name);
+  return value == nullptr ? INT64_MAX : std::max<int64_t>(1, std::atoll(value));
 }
 
 // Counts blocks in each dimension. Kernels take several turns where there are more than a grid holds.

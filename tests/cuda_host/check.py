@@ -62,9 +62,24 @@ def check_slices():
     for layout in [contiguous, channels_last]:
         for dtype in [torch.float32, torch.float16]:
             x = layout(features((2, 5, 60, 40), dtype, seed=0))
-            check_on_devices(x, random_rois(100, 2, 60.0, 40.0, seed=0), (7, 7), 1.0)
+            check_on_devices(x, random_rois(200, 2, 60.0, 40.0, seed=0), (7, 7), 1.0)
             wide = layout(features((1, 3, 1, 3000), dtype, seed=0))
             check_on_devices(wide, random_rois(5, 1, 1.0, 3000.0, seed=0), (2, 9), 1.0)
+
+
+def check_many():
+    """Has more regions than are sorted together, and more channels and bins than a small grid takes in one turn."""
+    x = features((2, 1, 6, 6), torch.float32, seed=0)
+    check_on_devices(x, random_rois(4200, 2, 6.0, 6.0, seed=0), (1, 1), 1.0)
+    x = channels_last(features((2, 130, 9, 9), torch.float32, seed=0))
+    check_on_devices(x, random_rois(5, 2, 9.0, 9.0, seed=0), (7, 7), 1.0)
+
+
+def check_nan_payloads():
+    for layout in [contiguous, channels_last]:
+        x = torch.zeros(1, 3, 5, 6, dtype=torch.int16)
+        x[:, :, 1, 2] = 0x7FA1  # a signalling NaN of bfloat16
+        check_on_devices(layout(x.view(torch.bfloat16)), torch.tensor([[0.0, 0, 0, 5, 4]]), (2, 2), 1.0)
 
 
 def check_columns():
@@ -82,3 +97,5 @@ check_columns()
 check_random_pyramids()
 check_random_problems()
 check_slices()
+check_many()
+check_nan_payloads()

@@ -106,16 +106,20 @@ class Block {
     }
     std::vector<unsigned> order(num_threads);
     std::iota(order.begin(), order.end(), 0);
-    for (bool ran = true; ran;) {
-      ran = false;
+    // Half of the warps stand still in each round, so that some come much further than others.
+    for (bool can_run = true; can_run;) {
+      can_run = false;
       std::shuffle(order.begin(), order.end(), random_);
+      const uint32_t still = num_threads > kWarp ? static_cast<uint32_t>(random_()) : 0;
       for (const unsigned i : order) {
         if (fibers_[i]->wait == Wait::kNothing) {
-          resume(i);
-          ran = true;
+          can_run = true;
+          if ((still >> i / kWarp & 1) == 0) {
+            resume(i);
+          }
         }
       }
-      ran = release() || ran;
+      can_run = release() || can_run;
     }
     for (unsigned i = 0; i < num_threads; ++i) {
       if (fibers_[i]->wait != Wait::kExited) {

@@ -9,140 +9,201 @@ class CudaBug(NamedTuple):
     replacement: str
 
 
-GEOMETRY, PROBLEM = "geometry.h", "problem.h"
-BACKWARD, GATHER, FORWARD_PLAN = "cuda/backward.cu", "cuda/gather.cu", "cuda/forward.h"
-DIRECT, REGIONS = "cuda/forward_direct.cuh", "cuda/regions.cuh"
-SHARED, SHARED_CELLS = "cuda/forward_shared.cuh", "cuda/forward_shared_cells.cuh"
-SHARED_REGIONS = "cuda/forward_shared_regions.cuh"
+PROBLEM, REGIONS, POOL_CELLS = "problem.h", "cuda/regions.cu", "cuda/pool_cells.cuh"
+COLUMNS, CHANNELS_LAST, GATHER = "cuda/forward_columns.cuh", "cuda/forward_channels_last.cuh", "cuda/gather.cu"
+TILING, BACKWARD, BACKWARD_PLAN = "cuda/tiling.cuh", "cuda/backward.cu", "cuda/backward.h"
 
 BARRIER = r"\s*__syncthreads\(\);"
+WARP_BARRIER = r"\s*__syncwarp\(\);"
 
-IN_ALL_FORWARDS = {
+IN_PLACING = {
     "a region of no image reads the first": (PROBLEM, r"return image_of\(roi, problem\.num_images\) >= 0 &&", "return"),
+    "placed: in the order of rois alone": (
+        REGIONS,
+        r"planes\[j\] < plane \|\| \(planes\[j\] == plane && (.*)\);",
+        r"plane >= 0 && \1;",
+    ),
+    "placed: in reverse order within a plane": (
+        REGIONS,
+        r"first \+ j < k\)",
+        "first + j > k && first + j < problem.num_rois)",
+    ),
+    "placed: by level alone": (
+        REGIONS,
+        r"return problem\.level_of_region\(k\) .*;",
+        "return problem.level_of_region(k) + 0 * image;",
+    ),
+    "placed: in another level": (REGIONS, r"(int64_t level = )problem\.level_of_region\(k\);", r"\g<1>0;"),
+    "placed: with the cells of another level": (REGIONS, r"problem\.levels\[level\]", "problem.levels[0]"),
+    "placed: every row of bins by the first warp only": (REGIONS, r"p \+= kWarps", "p += problem.pooled_height"),
+    "placed: in one segment only": (
+        REGIONS,
+        r"first / kSegmentRegions \* kSegmentRegions",
+        "0 * kSegmentRegions",
+    ),
+    "placed: a segment without its last regions": (REGIONS, r"i < kSegmentRegions", "i < kSegmentRegions - kWarp"),
+    "placed: only one turn": (REGIONS, r"first \+= gridDim\.x \* kWarp", "first += problem.num_rois"),
+    "placed: no barrier before planes are read": (
+        REGIONS,
+        r"(planes\[lane\(\)\] = .*;)" + WARP_BARRIER,
+        r"\1",
+    ),
+    "placed: no barrier before planes are replaced": (REGIONS, WARP_BARRIER + r"(\s*// before the planes)", r"\1"),
+    "placed: no barrier before counts are read": (REGIONS, r"(count_before\(problem, seg.*;)" + BARRIER, r"\1"),
+    "placed: no barrier before counts are replaced": (REGIONS, BARRIER + r"(\s*// before the counts)", r"\1"),
 }
 
-IN_DIRECT_FORWARDS = {
-    "off by one: the last row of a bin": (DIRECT, r"y < bin\.rows\.hi;", "y < bin.rows.hi - 1;"),
-    "off by one: the first cell": (DIRECT, r"(int32_t cell = y \* width \+ bin\.columns\.lo);", r"\1 + 1;"),
-    "ties go to the last": (DIRECT, r"replaces\(value, best\[i\]\)", "value >= best[i] || value != value"),
-    "NaN is skipped": (DIRECT, r"replaces\(value, best\[i\]\)", "value > best[i]"),
-    "a bin in the map of another level": (
-        DIRECT,
-        r"maps_of_region<kPyramid>(.*;\s*const CellRectangle bin)",
-        r"maps_of_region<false>\1",
-    ),
-    "a vector in the map of another level": (
-        DIRECT,
-        r"maps_of_region<kPyramid>(.*;\s*for \(int64_t bin_index)",
-        r"maps_of_region<false>\1",
-    ),
-    "no barrier before the bins are read": (DIRECT, r"(bins\[bin_index - .*\] = .*;\s*\})" + BARRIER, r"\1"),
-    "no barrier before the bins are replaced": (DIRECT, BARRIER + r"(\s*// before the bins)", r"\1"),
+IN_POOLING_BY_CELLS = {
+    "off by one: the last row of a bin": (POOL_CELLS, r"y < bin\.rows\.hi;", "y < bin.rows.hi - 1;"),
+    "off by one: the first cell": (POOL_CELLS, r"(int32_t cell = y \* width \+ bin\.columns\.lo);", r"\1 + 1;"),
+    "ties go to the last": (POOL_CELLS, r"replaces\(value, best\[i\]\)", "value >= best[i] || value != value"),
+    "NaN is skipped": (POOL_CELLS, r"replaces\(value, best\[i\]\)", "value > best[i]"),
+    "the bits of a NaN are lost": (POOL_CELLS, r"best\[i\] != best\[i\]", "false"),
+    "an empty bin has a cell": (POOL_CELLS, r"is_empty \? -1 : ", ""),
+    "a vector in the map of another level": (CHANNELS_LAST, r"problem\.levels\[region\.level\]", "problem.levels[0]"),
+    "a vector of another image": (CHANNELS_LAST, r"region\.image \* maps", "0 * maps"),
+    "the first column of bins only": (CHANNELS_LAST, r"columns\[bin_index - (.*)\]", r"columns[0 * (bin_index - \1)]"),
+    "only one turn of the regions": (TILING, r"x \+= gridDim\.x", "x += tiling.num_regions"),
+    "only one turn of the runs": (TILING, r"y \+= gridDim\.y \* tiling\.runs_per_block", "y += tiling.num_runs"),
 }
 
-IN_FORWARD_FROM_SHARED_MEMORY = {
-    "shared: a share of the regions": (SHARED, r"share = block / (.*);", r"share = 0 * block / \1;"),
-    "shared: no more regions than are listed at once": (
-        SHARED,
-        r"while (\(first < problem_\.num_rois\) \{\s*first = list)",
-        r"if \1",
+IN_POOLING_BY_COLUMNS = {
+    "columns: the last row": (COLUMNS, r"y < rows\.hi; \+\+y", "y < rows.hi - 1; ++y"),
+    "columns: the last column": (COLUMNS, r"i < tile\.num_rows \* tile\.width;", "i < tile.num_rows * tile.width - 1;"),
+    "columns: the maxima of another row": (COLUMNS, r"p \* tile\.width - tile\.left", "-tile.left"),
+    "columns: the last column of a bin": (
+        COLUMNS,
+        r"first \+ bin\.columns\.hi, &best",
+        "first + bin.columns.hi - 1, &best",
     ),
-    "shared: regions of no image are left as they are": (
-        SHARED_REGIONS,
-        r"\(image_of_k < 0 && k .*\)\) \{",
-        "false) {",
+    "columns: ties go to the last cell": (COLUMNS, r"cell < cells->values\[c\]", "cell > cells->values[c]"),
+    "columns: ties in a column go to the last": (COLUMNS, r"value > best\.values\[c\]", "value >= best.values[c]"),
+    "columns: NaN is skipped": (COLUMNS, r"b > a \|\| b != b \|\| (.*)(\s*#endif)", r"b > a || \1\2"),
+    "columns: a NaN is forgotten": (
+        COLUMNS,
+        r"(return b > a) \|\| b != b \|\| (.*)(\s*#endif)",
+        r"\1 || a != a || \2\3",
     ),
-    "shared: cells that need the rule are overlooked": (SHARED, r"lists_\.needs_rule = 1;", "lists_.needs_rule = 0;"),
-    "shared: negative zeros do not need the rule": (
-        SHARED_CELLS,
-        r"\(!kArgmax && value == 0 && std::signbit\(value\)\)",
-        "false",
+    "columns: zeros of either sign": (COLUMNS, r"best\.values\[c\] == 0 && .* \? NAN : ", ""),
+    "columns: signs of the first row only": (COLUMNS, r"signs\[c\] \|= ", "signs[c] += 0 * "),
+    "columns: a bin in doubt is left as it is": (COLUMNS, r"!is_certain && c <", "is_certain && false && c <"),
+    "columns: only the first channel is in doubt": (
+        COLUMNS,
+        r"is_certain = is_certain && ",
+        "is_certain = c > 0 ? is_certain : ",
     ),
-    "shared: NaNs do not need the rule": (SHARED_CELLS, r"needs_rule \|\| value != value \|\|", "needs_rule ||"),
-    "shared: ties go to the last": (SHARED, r"value > best\[i\] : replaces", "value >= best[i] : replaces"),
-    "shared: NaN is skipped": (SHARED, r"replaces\(value, best\[i\]\)\)", "value > best[i])"),
-    "shared: beyond the rows of a bin": (SHARED, r"rows\.hi - side(\) \{)", r"y + side\1"),
-    "shared: beyond the columns of a bin": (SHARED, r"columns\.hi - side(\) \{)", r"x + side\1"),
-    "shared: the last rows of a bin": (SHARED, r"y \+ side >= rows\.hi", "y + 2 * side > rows.hi"),
-    "shared: the last columns of a bin": (SHARED, r"x \+ side >= columns\.hi", "x + 2 * side > columns.hi"),
-    "shared: squares without their last cells": (SHARED_CELLS, r"i \+ side \* width \+ side\}", "i}"),
-    "shared: squares merged too often": (SHARED, r"num_merges > 0\) \{", "num_merges >= 0) {"),
-    "shared: only one turn": (SHARED, r"(block \+= )gridDim\.x", r"\1num_blocks"),
-    "shared: the last channel of a group": (
-        SHARED,
-        r"first_channel_ \+ c < (problem_\.num_channels)",
-        r"first_channel_ + c + 1 < \1",
+    "columns: the last channel of a group": (
+        COLUMNS,
+        r"if \(c < num_channels_\)",
+        "if (c + 1 < num_channels_ || c == 0)",
     ),
-    "shared: no barrier before regions are listed": (
-        SHARED_REGIONS,
-        BARRIER + r"(\s*// before others are listed)",
-        r"\1",
+    "columns: beyond the last channel": (
+        COLUMNS,
+        r"\(c < num_channels_ \? c : num_channels_ - 1\)",
+        "((1 << 20) * (c >= num_channels_) + c)",
     ),
-    "shared: no barrier before the list is read": (SHARED_REGIONS, BARRIER + r"(\s*num_listed = lists)", r"\1"),
-    "shared: no barrier before counts are read": (
-        SHARED_REGIONS,
-        r"(atomicAdd\(&lists\.num_regions\[num_merges\], 1\);\s*\})" + BARRIER,
-        r"\1",
+    "columns: of another level": (COLUMNS, r"problem\.levels\[region\.level\]", "problem.levels[0]"),
+    "columns: of another image": (COLUMNS, r"region\.image \* maps", "0 * maps"),
+    "columns: more than there is room for": (
+        COLUMNS,
+        r"tile\.width <= kMaxTileColumns",
+        "tile.width <= 4 * kMaxTileColumns",
     ),
-    "shared: one merge more": (SHARED_REGIONS, r"\(2 << num_merges\) <= side", "(1 << num_merges) <= side"),
-    "shared: the rest is left as it is": (SHARED, r"end = num_listed;", "begin = num_listed;"),
-    "shared: no barrier before cells are read": (SHARED, r"(copy_group\(\);\s*\})" + BARRIER, r"\1"),
-    "shared: no barrier before cells are merged": (SHARED_CELLS, BARRIER + r"(\s*// these cells are read)", r"\1"),
-    "shared: no barrier after cells are merged": (
-        SHARED_CELLS,
-        r"(cells\[i\] = merged;\s*\}\s*\})" + BARRIER,
-        r"\1",
+    "columns: a wide bin is left as it is": (COLUMNS, r"bin\.empty\(\) \? 0 : NAN", "0"),
+    "columns: only the first rows of bins": (
+        COLUMNS,
+        r"tile\.first_row \+= tile\.num_rows",
+        "tile.first_row += pooled_height",
     ),
-    "shared: no barrier before ranges are read": (
-        SHARED,
-        r"(region_index \* num_ranges\);\s*\}\);\s*\})" + BARRIER,
-        r"\1",
+    "columns: only the first columns of bins": (
+        COLUMNS,
+        r"tile\.first_column \+= tile\.num_columns\)",
+        "tile.first_column += pooled_width)",
     ),
-    "shared: no barrier before ranges are replaced": (SHARED, BARRIER + r"(\s*// before the ranges)", r"\1"),
+    "columns: the rows of the first tile": (COLUMNS, r"rows_\[tile\.first_row \+ row\]", "rows_[row]"),
+    "columns: no barrier before maxima are read": (COLUMNS, WARP_BARRIER + r"(\s*pool_bins\()", r"\1"),
+    "columns: no barrier before maxima are replaced": (COLUMNS, WARP_BARRIER + r"(\s*// before the maxima)", r"\1"),
+    "columns: only one turn of the channels": (COLUMNS, r"group \+= gridDim\.y", "group += plan.num_groups"),
+    "columns: only one turn of the regions": (COLUMNS, r"share \+= gridDim\.x", "share += plan.num_shares"),
+    "columns: a share without its last region": (COLUMNS, r"i < end && i", "i < end - 1 && i"),
 }
 
+# No barrier that follows a vote or a shuffle is left out: in host execution, no lane passes one before all have come.
 IN_BACKWARD = {
-    "off by one: the last cell of a part of a plane": (BACKWARD, r"(part\.num_cells)(\);\s*memory)", r"\1 - 1\2"),
-    "lanes that meet add at once": (BACKWARD, r"__popc\(peers & lanes_below\(\)\);", "0 * peers;"),
-    "lanes that meet add in reverse": (BACKWARD, r"(__popc\(peers & )(lanes_below\(\)\));", r"\1~\2 - 1;"),
-    "the third of lanes that meet is left out": (BACKWARD, r"turn\[step\] > now\)\)", "turn[step] > now) || now == 1)"),
+    "off by one: the last cell of a slice": (
+        BACKWARD,
+        r"(i < slice\.num_cells)(; i \+= kWarp\) \{\s*grad)",
+        r"\1 - 1\2",
+    ),
+    "off by one: the last row of a slice": (BACKWARD, r"num_cells - 1\) / width \+ 1", "num_cells - 1) / width"),
+    "off by one: the rows of bins that a slice begins in": (
+        BACKWARD,
+        r"rows\[p\]\.hi > slice_\.rows\.lo",
+        "rows[p].lo >= slice_.rows.lo",
+    ),
+    "off by one: the rows of bins that a slice ends in": (
+        BACKWARD,
+        r"rows\[p\]\.lo >= slice_\.rows\.hi",
+        "rows[p].hi > slice_.rows.hi",
+    ),
+    "a cell of another slice": (
+        BACKWARD,
+        r"is_here \? cell_of_slice",
+        "is_here ? cell_of_slice * 0 + (cell % num_cells_)",
+    ),
+    "cells of the next slice": (BACKWARD, r"cell_of_slice < num_cells_;", "cell_of_slice < num_cells_ + 2 * kWarp;"),
+    "slices of another size": (BACKWARD_PLAN, r"begin \+ divide_up\(num_units, (.*)\)\};", r"begin + num_units / \1};"),
+    "lanes that meet add at once": (BACKWARD, r"is_adder = adder == lane\(\)", "is_adder = adder >= 0"),
+    "lanes that meet add in reverse": (
+        BACKWARD,
+        r"given\[i \* kWarp \+ lane\(\)\]",
+        "given[((rank - 1 - i) & (kMaxGivenGrads - 1)) * kWarp + lane()]",
+    ),
+    "the last of many lanes is left out": (BACKWARD, r"rank > kMaxGivenGrads\)\)", "rank > kMaxGivenGrads + 1))"),
+    "the adder adds first": (BACKWARD, r"sum_t sum = sums_\[cell\];", "sum_t sum = sums_[cell] + grad; grad = 0;"),
     "the steps of a warp out of order": (
         BACKWARD,
-        r"(step < kStepsAhead; \+\+step\) \{\s*for \(int )now = 0",
-        r"\1now = step == 0",
+        r"add_step\(steps\.cells\[step\], static_cast<sum_t>\(steps\.grads\[step\]\), peers\[step\]",
+        "add_step(steps.cells[3 - step], static_cast<sum_t>(steps.grads[3 - step]), peers[3 - step]",
     ),
     "half-precision sums": (
         BACKWARD,
-        r"(sums\[cell\[step\]\]) \+= (.*);",
-        r"\1 = static_cast<float>(BFloat16(\1 + \2));",
+        r"sums_\[cell\] = sum \+ grad;",
+        "sums_[cell] = static_cast<float>(BFloat16(static_cast<float>(sum + grad)));",
     ),
-    "regions out of order": (BACKWARD, r"starts\[num_before\] = k", "starts[num_regions - 1 - num_before] = k"),
-    "sums are not cleared": (BACKWARD, r"memory\.sums\[i\] = 0;", ""),
-    "a cell of another part of the plane": (
+    "sums are not cleared": (BACKWARD, r"sums\[i\] = 0;", ""),
+    "the gradients of another channel": (BACKWARD, r"c \* problem\.output_channel_stride", "0 * c"),
+    "the gradients of another plane": (BACKWARD, r"region\.image >= image", "region.image >= 0 * image"),
+    "the gradients of another level": (
         BACKWARD,
-        r"is_here \? cell - part\.first_cell : -1",
-        "is_here ? cell : -1",
+        r"region\.level > slice_\.level \|\| \((region\.level == slice_\.level) &&",
+        r"(\1 &&",
     ),
-    "gradients of another level": (BACKWARD, r"problem\.level_of_region\(k\) == level", "level >= 0"),
-    "gradients of the first level only": (BACKWARD, r"(cudaSuccess && level) < problem\.num_levels", r"\1 < 1"),
-    "only one turn": (BACKWARD, r"(block \+= )gridDim\.x", r"\1num_blocks"),
-    "no barrier before the counts are read": (BACKWARD, r"(counts\[warp\(\)\] = .*;\s*\})" + BARRIER, r"\1"),
-    "no barrier before the starts are read": (BACKWARD, r"(starts\[num_before\] = .*;\s*\})" + BARRIER, r"\1"),
-    "no barrier before a batch is read": (BACKWARD, r"(copy_batch\(.*\);)" + BARRIER, r"\1"),
-    "no barrier before a batch is replaced": (
+    "the gradients of one segment": (BACKWARD, r"segment_ < problem_\.num_rois;", "segment_ == 0;"),
+    "the gradients of one list": (BACKWARD, r"while \(lister\.has_next\(\)\)", "if (lister.has_next())"),
+    "runs of bins without the last region": (BACKWARD, r"next_ \+ lane\(\) < end_ \?", "next_ + lane() < end_ - 1 ?"),
+    "runs of bins that begin in the first row": (BACKWARD, r"row \* problem_\.pooled_width - begin", "0 * row - begin"),
+    "bins beyond the last": (BACKWARD, r"if \(bin < num_bins\)", "if (bin < num_bins + 1)"),
+    "the bins of the run before": (BACKWARD, r"while \(bin >= own_run_", "while (bin > own_run_"),
+    "only one turn of the images": (BACKWARD, r"image \+= gridDim\.z", "image += problem.num_images"),
+    "only one turn of the slices": (BACKWARD, r"index \+= gridDim\.y", "index += plan.num_slices"),
+    "only one turn of the channels": (BACKWARD, r"group \+= gridDim\.x", "group += plan.num_groups"),
+    "no barrier before gradients are taken": (
         BACKWARD,
-        r"(plan\.batch_bins, plan\.batch_bins\);\s*\})" + BARRIER,
-        r"\1",
+        r"(give\(given, is_adder, adder, rank, grad\);)" + WARP_BARRIER + r"(\s*sum_t sum)",
+        r"\1\2",
     ),
-    "no barrier before the sums are cleared": (BACKWARD, BARRIER + r"(\s*// before the next turn)", r"\1"),
+    "no barrier before runs are read": (BACKWARD, r"(list_rows\(\);)" + WARP_BARRIER, r"\1"),
+    "no barrier before sums are written": (BACKWARD, WARP_BARRIER + r"(\s*// before sums are read)", r"\1"),
 }
 
 IN_GATHER = {
-    "a gather from another level": (GATHER, r"maps_of_region<kPyramid>", "maps_of_region<false>"),
+    "a gather from another level": (GATHER, r"problem\.level_of_region\(tile\.region\)", "0"),
+    "a gather from another image": (GATHER, r"\(image < 0 \? 0 : image\)", "0"),
 }
 
 BUGS = {
     name: CudaBug(*bug)
-    for bugs in [IN_ALL_FORWARDS, IN_DIRECT_FORWARDS, IN_FORWARD_FROM_SHARED_MEMORY, IN_BACKWARD, IN_GATHER]
+    for bugs in [IN_PLACING, IN_POOLING_BY_CELLS, IN_POOLING_BY_COLUMNS, IN_BACKWARD, IN_GATHER]
     for name, bug in bugs.items()
 }

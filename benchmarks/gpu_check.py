@@ -1,0 +1,121 @@
+"""Checks that the CUDA kernels give the bits of the CPU's: some 40 calls that reach every kernel, dtype and layout.
+
+    python benchmarks/gpu_check.py --results results.jsonl
+
+Each result is printed, and added to the results, as it is made. --rehearse runs the kernels in host execution
+(tests/cuda_host), on smaller problems.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from gpu_results import Results
+from torch import Tensor
+
+import roipool
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from support import DTYPES, channels_last, contiguous, features, random_rois, same_bits
+
+
+class Case(NamedTuple):
+    """Names a problem: maps of each level, from the finest to the coarsest, and regions on them."""
+
+    name: str
+    shapes: list[tuple[int, int, int, int]]
+    num_rois: int
+    output_size: tuple[int, int] = (7, 7)
+    kind: str = "distinct"
+
+
+CASES = [
+    Case("detector", [(2, 64, 50, 84)], 200),
+    Case("odd channels, special values", [(2, 37, 23, 31)], 60, kind="nonfinite"),
+    Case("pyramid", [(2, 24, 100, 168), (2, 24, 50, 84), (2, 24, 25, 42)], 150, kind="ties"),
+    Case("wide bins", [(1, 6, 40, 700)], 30, (2, 3), kind="ties"),
+    Case("many regions", [(3, 2, 9, 11)], 5000, (2, 2)),
+]
+REHEARSED = [
+    Case("detector", [(2, 8, 20, 24)], 20),
+    Case("odd channels, special values", [(2, 5, 13, 11)], 10, kind="nonfinite"),
+    Case("pyramid", [(2, 4, 24, 28), (2, 4, 12, 14), (2, 4, 6, 7)], 15, kind="ties"),
+]
+DERIVED = ["", "_with_argmax", "_backward", "_gather"]
+
+
+def load_kernels(rehearse: bool) -> tuple[Any, torch.device]:
+    """Returns the operators under test, and the device of their tensors."""
+    if not rehearse:
+        return torch.ops.roipool, torch.device("cuda")
+    from cuda_host.build import build, load
+
+    return load(build(Path(tempfile.mkdtemp()))), torch.device("cpu")
+
+
+def call_all(ops: Any, maps: list[Tensor], rois: Tensor, output_size: tuple[int, int]) -> list[Tensor]:
+    """Returns the results of the forwards, the backward and the gather."""
+    forward, with_argmax, backward, gather = (getattr(ops, f"multiscale_roi_pool{name}") for name in DERIVED)
+    pyramid = ([1 / 2**level for level in range(len(maps))], 40.0, 1)
+    if len(maps) == 1:
+        forward, with_argmax, backward, gather = (getattr(ops, f"roi_pool{name}") for name in DERIVED)
+        pyramid = (1.0,)
+    given = maps[0] if len(maps) == 1 else maps
+    output, argmax = with_argmax(given, rois, *output_size, *pyramid)
+    heights, widths = ([map.shape[i] for map in maps] for i in [2, 3])
+    sizes = (heights[0], widths[0]) if len(maps) == 1 else (heights, widths)
+    grad_output = features(output.shape, output.dtype, seed=1).to(output.device)
+    grads = backward(grad_output, rois, argmax, len(maps[0]), *sizes, *pyramid)
+    results = [output, argmax, forward(given, rois, *output_size, *pyramid), gather(given, rois, argmax, *pyramid)]
+    return [*results, *([grads] if len(maps) == 1 else grads)]
+
+
+def check_cases(cases: list[Case], ops: Any, device: torch.device) -> Iterator[dict[str, object]]:
+    for case in cases:
+        batch_size, _, height, width = case.shapes[0]
+        rois = random_rois(case.num_rois, batch_size, height, width, seed=0, wild=case.kind == "nonfinite").float()
+        for dtype in DTYPES:
+            for layout in [contiguous, channels_last]:
+                maps = [layout(features(shape, dtype, seed=i, kind=case.kind)) for i, shape in enumerate(case.shapes)]
+                expected = call_all(torch.ops.roipool, maps, rois, case.output_size)
+                actual = call_all(ops, [map.to(device) for map in maps], rois.to(device), case.output_size)
+                equal = all(same_bits(a, e) for a, e in zip(actual, expected, strict=True))
+                name = f"{case.name}, {str(dtype).removeprefix('torch.')}, {layout.__name__}"
+                yield {"check": name, "same bits as on the CPU": equal}
+
+
+def check_runs(ops: Any, device: torch.device, num_runs: int) -> dict[str, object]:
+    maps = [features((2, 64, 50, 84), torch.float32, seed=0, kind="ties").to(device)]
+    rois = random_rois(300, 2, 50.0, 84.0, seed=0).float().to(device)
+    first = call_all(ops, maps, rois, (7, 7))
+    runs = [call_all(ops, maps, rois, (7, 7)) for _ in range(num_runs)]
+    equal = all(same_bits(a, b) for run in runs for a, b in zip(run, first, strict=True))
+    return {"check": f"{num_runs} runs", "same bits as in the first": equal}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, metavar="PATH", help="add the results there, a line of JSON each")
+    parser.add_argument("--rehearse", action="store_true", help="in host execution, without a GPU")
+    arguments = parser.parse_args()
+    results = Results(arguments.results)
+    ops, device = load_kernels(arguments.rehearse)
+    for result in check_cases(REHEARSED if arguments.rehearse else CASES, ops, device):
+        results.add(result)
+    if not arguments.rehearse:
+        results.add(check_runs(ops, device, num_runs=20))
+    wrong = [line for line in results.lines if False in line.values()]
+    print(f"{len(results.lines) - len(wrong)} right, {len(wrong)} wrong")
+    raise SystemExit(bool(wrong))
+
+
+assert roipool.__version__  # its operators must be there
+
+
+if __name__ == "__main__":
+    main()

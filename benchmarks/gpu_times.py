@@ -1,0 +1,253 @@
+"""Times the CUDA kernels beside torchvision's, and a copy of as many bytes, as CUDA graphs.
+
+    python benchmarks/gpu_times.py --results results.jsonl
+
+A figure is the median over some rounds, in which all contenders take turns; in a round, a contender replays its graph
+until 10 ms are over. Eager calls are bound by the CPU where kernels take less than some 15 us, graphs are not. Graphs
+of one contender have different copies of the inputs, which together exceed the second-level cache, and take turns.
+
+--variants compares, for roipool alone, slices of several sizes in the backward and shares of several sizes in the
+forward. --rehearse times the CPU's kernels, on small problems, with the same script.
+"""
+
+import argparse
+import dataclasses
+import os
+import random
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from calls import make_floor
+from gpu_results import Results
+from measure import DTYPES, LAYOUTS
+from report import describe_environment
+from timing import GPU_MILLISECONDS, take_turns, time_on_cpu, time_on_gpu
+from torch import Tensor
+from workloads import WORKLOADS, Part, Workload
+
+import roipool
+
+MODES = ["inference", "forward", "backward"]
+WARM_UP_SECONDS = 0.5
+MAX_COPIES = 4
+# (workload, dtype, layout) in the order of their worth, should the time run out.
+PROBLEMS = [
+    *[(name, "float32", "contiguous") for name in ["fpn", "head", "vgg", "pyramid_proposals", "proposals", "c5"]],
+    *[(name, "float32", "channels_last") for name in ["fpn", "head"]],
+    *[("fpn", "bfloat16", layout) for layout in ["contiguous", "channels_last"]],
+    *[(name, "float32", "contiguous") for name in ["pixels", "detections", "few", "dense", "huge", "finest", "large"]],
+    *[(name, "float32", "channels_last") for name in ["vgg", "c5", "pixels", "dense", "huge", "finest", "large"]],
+]
+VARIANTS = {
+    "ROIPOOL_CUDA_SLICE_CELLS": ("backward", ["512", "1024", "2048", "4096", "8192"]),
+    "ROIPOOL_CUDA_SHARE_REGIONS": ("inference", ["8", "16", "32", "64", "128", "256"]),
+}
+# The finest level of head alone.
+FINEST = dataclasses.replace(WORKLOADS["head"], name="finest", strides=(4,), num_regions=116, box_sides=(16, 224))
+
+Operator = Callable[[], Any]
+
+
+class Operators:
+    """Makes calls of roipool's operators for a workload: of one map, or of a pyramid."""
+
+    def __init__(self, parts: list[Part], output_size: tuple[int, int]) -> None:
+        self.inputs = [part.input for part in parts]
+        self.rois = torch.cat([part.rois for part in parts])
+        self.sizes = output_size
+        self.is_pyramid = len(parts) > 1
+        self.scales: tuple[Any, ...] = (parts[0].spatial_scale,)
+        if self.is_pyramid:
+            self.scales = ([part.spatial_scale for part in parts], 224.0, 4)
+        self.prefix = "multiscale_roi_pool" if self.is_pyramid else "roi_pool"
+
+    def make(self, mode: str) -> Operator:
+        given = self.inputs if self.is_pyramid else self.inputs[0]
+        ops = torch.ops.roipool
+        forward = getattr(ops, self.prefix if mode == "inference" else f"{self.prefix}_with_argmax")
+        if mode != "backward":
+            return lambda: forward(given, self.rois, *self.sizes, *self.scales)
+        output, argmax = forward(given, self.rois, *self.sizes, *self.scales)
+        grad_output = torch.ones_like(output)
+        heights, widths = ([input.shape[i] for input in self.inputs] for i in [2, 3])
+        sizes = (heights, widths) if self.is_pyramid else (heights[0], widths[0])
+        backward = getattr(ops, f"{self.prefix}_backward")
+        batch_size = len(self.inputs[0])
+        return lambda: backward(grad_output, self.rois, argmax, batch_size, *sizes, *self.scales)
+
+
+def make_torchvision(mode: str, parts: list[Part], output_size: tuple[int, int]) -> Operator:
+    """Makes a call of torchvision's operators for each level, whose regions are picked beforehand.
+
+    It has no bfloat16, and none of its operators leaves out argmax.
+    """
+    forward, backward = torch.ops.torchvision.roi_pool, torch.ops.torchvision._roi_pool_backward
+    casts = parts[0].input.dtype == torch.bfloat16
+    wide = [Part(p.input, p.rois, p.spatial_scale) for p in parts if len(p.rois)]
+
+    def pool(part: Part) -> tuple[Tensor, Tensor]:
+        input = part.input.float() if casts else part.input
+        output, argmax = forward(input, part.rois.to(input.dtype), part.spatial_scale, *output_size)
+        return (output.bfloat16() if casts else output), argmax
+
+    if mode != "backward":
+        return lambda: [pool(part) for part in wide]
+    pooled = [pool(part) for part in wide]
+    grads = [torch.ones_like(output) for output, _ in pooled]
+
+    def backward_of_all() -> list[Tensor]:
+        results = []
+        for part, grad, (_, argmax) in zip(wide, grads, pooled, strict=True):
+            grad = grad.float() if casts else grad
+            rois = part.rois.to(grad.dtype)
+            result = backward(grad, rois, argmax, part.spatial_scale, *output_size, *part.input.shape)
+            results.append(result.bfloat16() if casts else result)
+        return results
+
+    return backward_of_all
+
+
+def count_bytes(mode: str, parts: list[Part], output_size: tuple[int, int]) -> int:
+    num_values = sum(len(part.rois) for part in parts) * parts[0].input.shape[1] * output_size[0] * output_size[1]
+    argmax_bytes = 0 if mode == "inference" else 4 * num_values
+    return sum(p.input.nbytes for p in parts) + num_values * parts[0].input.element_size() + argmax_bytes
+
+
+def make_copies(parts: list[Part]) -> list[list[Part]]:
+    if not parts[0].input.is_cuda:
+        return [parts]
+    cache_bytes = torch.cuda.get_device_properties(0).L2_cache_size
+    num_copies = min(MAX_COPIES, 1 + 2 * cache_bytes // sum(part.input.nbytes for part in parts))
+    return [parts] + [
+        [Part(p.input.clone(), p.rois.clone(), p.spatial_scale) for p in parts] for _ in range(num_copies - 1)
+    ]
+
+
+def capture(call: Operator) -> Operator:
+    """Returns the replay of a call as a CUDA graph; the call itself where there is no GPU."""
+    if not torch.cuda.is_available():
+        return call
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # once before it is captured, as PyTorch asks for
+        call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        kept = call()
+    return lambda: (graph.replay(), kept)[0]
+
+
+def time_in_turns(calls: dict[str, Operator], num_rounds: int) -> dict[str, list[float]]:
+    """Returns the microseconds of each call in each round."""
+    time_call = time_on_gpu if torch.cuda.is_available() else time_on_cpu
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for round_index in range(num_rounds):
+        for name in random.Random(round_index).sample(list(calls), len(calls)):
+            times[name].append(1e6 * time_call(calls[name]))
+    return times
+
+
+def shrink(workload: Workload) -> Workload:
+    """Returns a small problem of the same kind, for a rehearsal."""
+    return dataclasses.replace(
+        workload, channels=min(4, workload.channels), num_regions=min(20, workload.num_regions), batch_size=1
+    )
+
+
+def time_problem(workload: Workload, dtype: str, layout: str, num_rounds: int) -> Iterator[dict[str, object]]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    copies = make_copies(workload.make(DTYPES[dtype], LAYOUTS[layout], device))
+    size = workload.output_size
+    for mode in MODES:
+        calls = {
+            "roipool": take_turns([capture(Operators(copy, size).make(mode)) for copy in copies]),
+            "torchvision": take_turns([capture(make_torchvision(mode, copy, size)) for copy in copies]),
+            "floor": take_turns([capture(make_floor(count_bytes(mode, copy, size), device)) for copy in copies]),
+        }
+        times = time_in_turns(calls, num_rounds)
+        medians = {name: statistics.median(values) for name, values in times.items()}
+        yield {
+            **{"workload": workload.name, "dtype": dtype, "layout": layout, "mode": mode},
+            **{f"{name}_us": round(median, 2) for name, median in medians.items()},
+            "spread_us": round(max(times["roipool"]) - min(times["roipool"]), 2),
+            "torchvision_over_roipool": round(medians["torchvision"] / medians["roipool"], 2),
+            "roipool_over_floor": round(medians["roipool"] / medians["floor"], 2),
+        }
+        del calls  # and with them the memory of their graphs
+
+
+@contextmanager
+def variable(name: str, value: str) -> Iterator[None]:
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+def time_variants(workload: Workload, num_rounds: int) -> Iterator[dict[str, object]]:
+    """Times what a plan chooses beside what the variables make it choose; graphs keep what was chosen."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    copies = make_copies(workload.make(torch.float32, torch.contiguous_format, device))
+    for name, (mode, values) in VARIANTS.items():
+        makers = [Operators(copy, workload.output_size).make(mode) for copy in copies]
+        calls = {"default": take_turns([capture(make) for make in makers])}
+        for value in values:
+            with variable(name, value):
+                calls[value] = take_turns([capture(make) for make in makers])
+        medians = {value: statistics.median(times) for value, times in time_in_turns(calls, num_rounds).items()}
+        yield {
+            **{"variants": name, "workload": workload.name, "mode": mode},
+            **{value: round(median, 2) for value, median in medians.items()},
+        }
+
+
+def warm_up() -> None:
+    """Works until the clocks have left their idle state."""
+    if torch.cuda.is_available():
+        square = torch.randn(4096, 4096, device="cuda")
+        for _ in range(int(1e3 * WARM_UP_SECONDS / GPU_MILLISECONDS) + 1):
+            time_on_gpu(lambda: square @ square)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, metavar="PATH", help="add the results there, a line of JSON each")
+    parser.add_argument("--variants", action="store_true", help="compare plans instead")
+    parser.add_argument("--rounds", type=int, default=3, help="of alternation (%(default)s)")
+    parser.add_argument("--rehearse", action="store_true", help="on the CPU, on small problems")
+    arguments = parser.parse_args()
+    import torchvision
+
+    results = Results(arguments.results)
+    results.add(
+        describe_environment("cpu" if arguments.rehearse else "cuda") | {"torchvision": torchvision.__version__}
+    )
+    warm_up()
+    workloads = {**WORKLOADS, "finest": FINEST}
+    problems = PROBLEMS
+    if arguments.rehearse:
+        workloads = {name: shrink(workload) for name, workload in workloads.items()}
+        problems = [problem for problem in PROBLEMS if problem[0] in ["fpn", "head", "vgg"]]
+    if arguments.variants:
+        for name in (
+            ["fpn", "head"] if arguments.rehearse else ["fpn", "head", "vgg", "pyramid_proposals", "huge", "large"]
+        ):
+            for result in time_variants(workloads[name], arguments.rounds):
+                results.add(result)
+        return
+    for name, dtype, layout in problems:
+        for result in time_problem(workloads[name], dtype, layout, arguments.rounds):
+            results.add(result)
+
+
+assert roipool.__version__  # its operators must be there
+
+
+if __name__ == "__main__":
+    main()
