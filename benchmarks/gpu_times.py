@@ -6,7 +6,7 @@ A figure is the median over some rounds, in which all contenders take turns; in 
 until 10 ms are over. Eager calls are bound by the CPU where kernels take less than some 15 us, graphs are not. Graphs
 of one contender have different copies of the inputs, which together exceed the second-level cache, and take turns.
 
---variants compares, for roipool alone, slices of several sizes in the backward and shares of several sizes in the
+--variants compares, for roipool alone, tiles of several sizes in the backward and shares of several sizes in the
 forward. --rehearse times the CPU's kernels, on small problems, with the same script.
 """
 
@@ -43,7 +43,7 @@ PROBLEMS = [
     *[(name, "float32", "channels_last") for name in ["vgg", "c5", "pixels", "dense", "huge", "finest", "large"]],
 ]
 VARIANTS = {
-    "ROIPOOL_CUDA_SLICE_CELLS": ("backward", ["512", "1024", "2048", "4096", "8192"]),
+    "ROIPOOL_CUDA_TILE_CELLS": ("backward", ["512", "1024", "2048", "4096", "8192"]),
     "ROIPOOL_CUDA_SHARE_REGIONS": ("inference", ["8", "16", "32", "64", "128", "256"]),
 }
 # The finest level of head alone.

@@ -16,7 +16,7 @@
 namespace roipool {
 
 // Names the cells lo .. hi-1 of a map's row or column.
-struct CellRange {
+struct alignas(8) CellRange {
   int32_t lo;
   int32_t hi;
 

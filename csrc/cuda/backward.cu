@@ -1,13 +1,9 @@
 // Sums the gradients of the cells that argmax names, in the order that fixes every bit.
 //
-// grad_inputs are cut into slices of adjacent cells. A warp owns a slice in one channel: it sums the gradients of these
-// cells in shared memory and writes each once, and waits for no other warp. It lists runs of bins: of each region of
-// its image and level, in order, the rows of bins that meet the slice. Then it adds what its channel has there, 32 bins
-// a step, one to each lane.
-#include <cuda_runtime.h>
-
-#include <cstdint>
-
+// grad_inputs are cut into tiles of cells. A warp owns a tile in one channel: it sums the gradients of these cells in
+// shared memory and writes each once, and waits for no other warp. It lists runs of bins: of each region of its image
+// and level, in order, the bins that meet the tile. Then it adds what its channel has there, 32 bins a step, one to
+// each lane.
 #include "cuda/backward.h"
 #include "cuda/kernels.h"
 #include "cuda/launch.cuh"
@@ -22,26 +18,47 @@ constexpr int kMaxWarps = 8;    // of a block
 constexpr int kMinBlocks = 2;   // of a multiprocessor, for which a thread has 128 registers
 constexpr int kStepsAhead = 4;  // steps whose gradients are loaded while as many are added
 
-// Names the cells of a map that a warp sums, and the rows that they lie in.
-struct Slice {
+// Names the cells of a map that a warp sums.
+struct MapTile {
   int64_t image;
   int64_t level;
-  int32_t first_cell;
-  int32_t num_cells;
-  CellRange rows;
+  CellRectangle cells;
+  int32_t map_width;
+  RowFinder rows;
 
-  __device__ Slice(const RoIPoolProblem& problem, const BackwardPlan& plan, int64_t image, int64_t index)
+  __device__ MapTile(const RoIPoolProblem& problem, const BackwardPlan& plan, int64_t image, int64_t index)
       : image(image), level(problem.num_levels - 1) {
     while (index >= plan.levels[level].end) {
       --level;
     }
     const FeatureMaps& maps = problem.levels[level];
-    const LevelSlices& slices = plan.levels[level];
-    const auto width = static_cast<int32_t>(maps.width);
-    first_cell = static_cast<int32_t>(index - slices.begin) * slices.num_cells;
-    const int32_t cells_left = static_cast<int32_t>(maps.num_cells()) - first_cell;
-    num_cells = cells_left < slices.num_cells ? cells_left : slices.num_cells;
-    rows = {first_cell / width, (first_cell + num_cells - 1) / width + 1};
+    const LevelTiles& tiles = plan.levels[level];
+    const auto in_level = static_cast<int32_t>(index - tiles.begin);
+    const int32_t down = in_level / tiles.num_across;
+    map_width = static_cast<int32_t>(maps.width);
+    cells.rows = range_of(down, tiles.height, static_cast<int32_t>(maps.height));
+    cells.columns = range_of(in_level - down * tiles.num_across, tiles.width, map_width);
+    rows = tiles.rows;
+  }
+
+  __device__ int32_t num_cells() const {
+    return (cells.rows.hi - cells.rows.lo) * (cells.columns.hi - cells.columns.lo);
+  }
+
+  // Returns the number of a cell of the map among those of the tile, row by row, or -1. A negative number is no cell.
+  __device__ int32_t find(int32_t cell) const {
+    const uint32_t y = rows.row_of(static_cast<uint32_t>(cell));
+    const uint32_t row = y - cells.rows.lo;
+    const uint32_t column = static_cast<uint32_t>(cell) - y * map_width - cells.columns.lo;
+    const uint32_t width = cells.columns.hi - cells.columns.lo;
+    const bool is_here = row < static_cast<uint32_t>(cells.rows.hi - cells.rows.lo) && column < width;
+    return is_here ? static_cast<int32_t>(row * width + column) : -1;
+  }
+
+ private:
+  __device__ static CellRange range_of(int32_t index, int32_t size, int32_t end) {
+    const int32_t lo = index * size;
+    return {lo, end - lo < size ? end : lo + size};
   }
 };
 
@@ -60,15 +77,15 @@ __device__ int64_t find_first(int64_t end, const Condition& holds) {
   return begin;
 }
 
-// Lists the bins that meet a slice, in order. For a whole warp.
+// Lists the bins that meet a tile, in order. For a whole warp.
 class BinLister {
  public:
   // runs  [kMaxRuns], shared
-  __device__ BinLister(const RoIPoolProblem& problem, const PlacedRegions& placed, const Slice& slice, int64_t c,
+  __device__ BinLister(const RoIPoolProblem& problem, const PlacedRegions& placed, const MapTile& tile, int64_t c,
                        BinRun* runs)
       : problem_(problem),
         placed_(placed),
-        slice_(slice),
+        tile_(tile),
         channel_offset_(c * problem.output_channel_stride),
         runs_(runs) {}
 
@@ -80,11 +97,11 @@ class BinLister {
       const auto first_from = [&](int64_t image) {
         return segment_ + find_first(size, [&](int64_t i) {
                  const PlacedRegion& region = placed_[segment_ + i];
-                 return region.level > slice_.level || (region.level == slice_.level && region.image >= image);
+                 return region.level > tile_.level || (region.level == tile_.level && region.image >= image);
                });
       };
-      next_ = first_from(slice_.image);
-      end_ = first_from(slice_.image + 1);
+      next_ = first_from(tile_.image);
+      end_ = first_from(tile_.image + 1);
     }
     return next_ < end_;
   }
@@ -97,14 +114,22 @@ class BinLister {
   }
 
  private:
+  // Names some bins of a region.
+  struct Bins {
+    int64_t first_row;
+    int64_t end_row;
+    int64_t first_column;
+    int64_t num_columns;
+  };
+
   // Writes a run for each region, as long as there is room. A lane looks at a region.
   __device__ uint32_t list_regions() {
     int num_runs = 0;
     uint32_t num_bins = 0;
     for (; num_runs + kWarp <= kMaxRuns && has_next(); next_ += kWarp) {
-      int64_t first_row = 0;
-      const int64_t num_rows = next_ + lane() < end_ ? find_rows(next_ + lane(), &first_row) : 0;
-      const auto own_bins = static_cast<uint32_t>(num_rows * problem_.pooled_width);
+      const int64_t i = next_ + lane();
+      const Bins bins = i < end_ ? find_bins(i) : Bins{};
+      const auto own_bins = static_cast<uint32_t>((bins.end_row - bins.first_row) * bins.num_columns);
       uint32_t end = own_bins;  // after those of the lanes below
       for (int distance = 1; distance < kWarp; distance *= 2) {
         const uint32_t below = __shfl_up_sync(kAllLanes, end, distance);
@@ -114,49 +139,57 @@ class BinLister {
       num_bins = __shfl_sync(kAllLanes, end, kWarp - 1);
       const unsigned listed = __ballot_sync(kAllLanes, own_bins > 0);
       if (own_bins > 0) {
-        write_run(num_runs + __popc(listed & lanes_below()), next_ + lane(), first_row, end - own_bins, end);
+        write_run(num_runs + __popc(listed & lanes_below()), i, bins, end - own_bins, end);
       }
       num_runs += __popc(listed);
     }
     return num_bins;
   }
 
-  // Writes one run of some rows of bins of one region: for regions of very many bins.
+  // Writes one run of one region: for regions of very many bins.
   __device__ uint32_t list_rows() {
-    int64_t first_row = 0;
-    const int64_t end_row = find_rows(next_, &first_row) + first_row;
-    first_row = row_ > first_row ? row_ : first_row;
-    const int64_t rows_left = first_row < end_row ? end_row - first_row : 0;
-    const int64_t max_rows = problem_.pooled_width < kMaxRunBins ? kMaxRunBins / problem_.pooled_width : 1;
-    const int64_t num_rows = rows_left < max_rows ? rows_left : max_rows;
-    const auto num_bins = static_cast<uint32_t>(num_rows * problem_.pooled_width);
+    Bins bins = find_bins(next_);
+    bins.first_row = row_ > bins.first_row ? row_ : bins.first_row;
+    const bool may_have_rows = bins.num_columns > 0 && bins.num_columns < kMaxRunBins;
+    const int64_t max_rows = may_have_rows ? kMaxRunBins / bins.num_columns : 1;
+    const bool is_last = bins.end_row - bins.first_row <= max_rows;
+    bins.end_row = is_last ? bins.end_row : bins.first_row + max_rows;
+    const auto num_bins = static_cast<uint32_t>((bins.end_row - bins.first_row) * bins.num_columns);
     if (lane() == 0) {
-      write_run(0, next_, first_row, 0, num_bins);
+      write_run(0, next_, bins, 0, num_bins);
     }
-    const bool is_done = num_rows == rows_left;
-    row_ = is_done ? 0 : first_row + num_rows;
-    next_ += is_done ? 1 : 0;
+    row_ = is_last ? 0 : bins.end_row;
+    next_ += is_last ? 1 : 0;
     return num_bins;
   }
 
-  // Finds the rows of region i's bins that meet the slice; returns how many there are.
-  __device__ int64_t find_rows(int64_t i, int64_t* first_row) const {
+  // Finds the bins of region i that meet the tile.
+  __device__ Bins find_bins(int64_t i) const {
     const CellRange* const rows = placed_.rows(i);
-    *first_row = find_first(problem_.pooled_height, [&](int64_t p) { return rows[p].hi > slice_.rows.lo; });
-    const int64_t end_row = find_first(problem_.pooled_height, [&](int64_t p) { return rows[p].lo >= slice_.rows.hi; });
-    return end_row > *first_row ? end_row - *first_row : 0;
+    const CellRange* const columns = placed_.columns(i);
+    const CellRange p = meeting(rows, problem_.pooled_height, tile_.cells.rows);
+    const CellRange q = meeting(columns, problem_.pooled_width, tile_.cells.columns);
+    return p.empty() || q.empty() ? Bins{} : Bins{p.lo, p.hi, q.lo, q.hi - q.lo};
   }
 
-  // Writes a run that begins with the first bin of a row of region i, which has number `begin`.
-  __device__ void write_run(int run, int64_t i, int64_t row, uint32_t begin, uint32_t end) {
-    const int64_t first_bin = row * problem_.pooled_width - begin;
+  // Returns which of some ranges, which ascend, meet another one.
+  __device__ static CellRange meeting(const CellRange* ranges, int64_t num_ranges, const CellRange& cells) {
+    return {static_cast<int32_t>(find_first(num_ranges, [&](int64_t i) { return ranges[i].hi > cells.lo; })),
+            static_cast<int32_t>(find_first(num_ranges, [&](int64_t i) { return ranges[i].lo >= cells.hi; }))};
+  }
+
+  __device__ void write_run(int run, int64_t i, const Bins& bins, uint32_t begin, uint32_t end) {
+    const bool is_row = bins.end_row - bins.first_row == 1;
+    const int64_t first_bin = bins.first_row * problem_.pooled_width + bins.first_column;
     runs_[run] = {
-        end, placed_[i].k * problem_.output_region_stride + channel_offset_ + first_bin * problem_.output_bin_stride};
+        begin, end, is_row ? 0.0f : 1.0f / static_cast<float>(bins.num_columns),
+        static_cast<uint32_t>(problem_.pooled_width - bins.num_columns),
+        placed_[i].k * problem_.output_region_stride + channel_offset_ + first_bin * problem_.output_bin_stride};
   }
 
   const RoIPoolProblem& problem_;
   const PlacedRegions& placed_;
-  const Slice& slice_;
+  const MapTile& tile_;
   const int64_t channel_offset_;  // of the warp's channel in grad_output and argmax
   BinRun* const runs_;
   int64_t segment_ = 0;  // the next one
@@ -165,7 +198,7 @@ class BinLister {
   int64_t row_ = 0;      // of bins of the next region, where it has very many
 };
 
-// Adds the gradients of listed bins to the sums of a slice, in order. For a whole warp.
+// Adds the gradients of listed bins to the sums of a tile, in order. For a whole warp.
 template <typename scalar_t>
 class BinAdder {
  public:
@@ -173,11 +206,11 @@ class BinAdder {
 
   //   runs   [kMaxRuns], shared
   //   given  [2][kMaxGivenGrads][kWarp], shared
-  //   sums   [slice.num_cells + kWarp], shared: behind those of cells, one of each lane that is of no use
-  __device__ BinAdder(const Slice& slice, const BinRun* runs, sum_t* given, sum_t* sums, const scalar_t* grad_output,
+  //   sums   [tile.num_cells() + kWarp], shared: behind those of cells, one of each lane that is of no use
+  __device__ BinAdder(const MapTile& tile, const BinRun* runs, sum_t* given, sum_t* sums, const scalar_t* grad_output,
                       const int32_t* argmax, int64_t bin_stride)
-      : first_cell_(slice.first_cell),
-        num_cells_(static_cast<uint32_t>(slice.num_cells)),
+      : tile_(tile),
+        num_cells_(tile.num_cells()),
         runs_(runs),
         given_(given),
         sums_(sums),
@@ -208,7 +241,7 @@ class BinAdder {
  private:
   // Holds what a lane adds in some steps.
   struct Steps {
-    int32_t cells[kStepsAhead];  // of the slice, or beyond: the sum that is of no use
+    int32_t cells[kStepsAhead];  // of the tile, or beyond: the sum that is of no use
     scalar_t grads[kStepsAhead];
   };
 
@@ -224,13 +257,14 @@ class BinAdder {
         while (bin >= own_run_.end) {
           own_run_ = *++run_;
         }
-        const int64_t from = own_run_.from + bin * bin_stride_;
+        const uint32_t of_run = bin - own_run_.begin;
+        const auto row = static_cast<uint32_t>((static_cast<float>(of_run) + 0.5f) * own_run_.rows_per_bin);
+        const int64_t from = own_run_.from + (of_run + static_cast<int64_t>(row) * own_run_.skip) * bin_stride_;
         cell = argmax_[from];
         steps.grads[step] = grad_output_[from];
       }
-      const auto cell_of_slice = static_cast<uint32_t>(cell - first_cell_);  // of a negative cell, more than num_cells_
-      const bool is_here = cell_of_slice < num_cells_;
-      steps.cells[step] = static_cast<int32_t>(is_here ? cell_of_slice : num_cells_ + lane());
+      cell = tile_.find(cell);
+      steps.cells[step] = cell >= 0 ? cell : num_cells_ + lane();
     }
     return steps;
   }
@@ -275,8 +309,8 @@ class BinAdder {
     }
   }
 
-  const int32_t first_cell_;
-  const uint32_t num_cells_;
+  const MapTile tile_;
+  const int32_t num_cells_;
   const BinRun* const runs_;
   sum_t* const given_;
   sum_t* const sums_;
@@ -287,31 +321,38 @@ class BinAdder {
   BinRun own_run_{};             // *run_
 };
 
-// Sums the cells of a slice in one channel, and writes them. For a whole warp.
+// Sums the cells of a tile in one channel, and writes them. For a whole warp.
 //
 //   grad_output, argmax  [K, C, PH, PW]
 template <typename scalar_t>
-__device__ void sum_slice(const RoIPoolProblem& problem, const PlacedRegions& placed, const Slice& slice, int64_t c,
-                          unsigned char* memory, const scalar_t* grad_output, const int32_t* argmax) {
+__device__ void sum_tile(const RoIPoolProblem& problem, const PlacedRegions& placed, const MapTile& tile, int64_t c,
+                         unsigned char* memory, const scalar_t* grad_output, const int32_t* argmax) {
   using sum_t = wide_t<scalar_t>;
   auto* const runs = reinterpret_cast<BinRun*>(memory);
   auto* const given = reinterpret_cast<sum_t*>(runs + kMaxRuns);
   sum_t* const sums = given + 2 * kMaxGivenGrads * kWarp;
-  for (int32_t i = lane(); i < slice.num_cells; i += kWarp) {
+  const int32_t num_cells = tile.num_cells();
+  for (int32_t i = lane(); i < num_cells; i += kWarp) {
     sums[i] = 0;
   }
-  BinLister lister(problem, placed, slice, c, runs);
-  BinAdder<scalar_t> adder(slice, runs, given, sums, grad_output, argmax, problem.output_bin_stride);
+  BinLister lister(problem, placed, tile, c, runs);
+  BinAdder<scalar_t> adder(tile, runs, given, sums, grad_output, argmax, problem.output_bin_stride);
   __syncwarp();
   while (lister.has_next()) {
     adder.add(lister.list());
   }
-  const FeatureMaps& maps = problem.levels[slice.level];
-  scalar_t* const grad_input = static_cast<scalar_t*>(maps.grad_input) + slice.image * maps.image_stride +
-                               c * maps.channel_stride + slice.first_cell * maps.cell_stride;
-  for (int32_t i = lane(); i < slice.num_cells; i += kWarp) {
-    grad_input[i * maps.cell_stride] = static_cast<scalar_t>(sums[i]);  // the lane that clears the sum again
+  const FeatureMaps& maps = problem.levels[tile.level];
+  scalar_t* const grad_input =
+      static_cast<scalar_t*>(maps.grad_input) + tile.image * maps.image_stride + c * maps.channel_stride;
+  const int32_t width = tile.cells.columns.hi - tile.cells.columns.lo;
+  for (int32_t first = 0; first < num_cells; first += width) {
+    const int32_t y = tile.cells.rows.lo + first / width;
+    const int64_t to = static_cast<int64_t>(y) * maps.width + tile.cells.columns.lo;
+    for (int32_t i = lane(); i < width; i += kWarp) {
+      grad_input[(to + i) * maps.cell_stride] = static_cast<scalar_t>(sums[first + i]);
+    }
   }
+  __syncwarp();  // before the next turn clears the sums
 }
 
 // Writes every element of the grad_inputs of all levels.
@@ -323,12 +364,12 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kMinBlocks)
                     const scalar_t* grad_output, const int32_t* argmax) {
   unsigned char* const memory = shared_memory + warp() * plan.warp_bytes;
   for (int64_t image = blockIdx.z; image < problem.num_images; image += gridDim.z) {
-    for (int64_t index = blockIdx.y; index < plan.num_slices; index += gridDim.y) {
-      const Slice slice(problem, plan, image, index);
+    for (int64_t index = blockIdx.y; index < plan.num_tiles; index += gridDim.y) {
+      const MapTile tile(problem, plan, image, index);
       for (int64_t group = blockIdx.x; group < plan.num_groups; group += gridDim.x) {
         const int64_t c = group * plan.num_warps + warp();
         if (c < problem.num_channels) {
-          sum_slice(problem, placed, slice, c, memory, grad_output, argmax);
+          sum_tile(problem, placed, tile, c, memory, grad_output, argmax);
         }
       }
     }
@@ -348,11 +389,11 @@ cudaError_t backward(const RoIPoolProblem& problem, const void* grad_output, con
       return error;
     }
   }
-  const BackwardPlan plan = plan_backward(problem, device, limit_from_environment("ROIPOOL_CUDA_SLICE_CELLS"));
+  const BackwardPlan plan = plan_backward(problem, device, limit_from_environment("ROIPOOL_CUDA_TILE_CELLS"));
   return with_dtype(problem.dtype, [&](auto zero) {
     using scalar_t = decltype(zero);
     return launch_with_shared_memory(device, backward_kernel<scalar_t>,
-                                     {plan.num_groups, plan.num_slices, problem.num_images}, plan.num_warps * kWarp,
+                                     {plan.num_groups, plan.num_tiles, problem.num_images}, plan.num_warps * kWarp,
                                      plan.num_warps * plan.warp_bytes, stream, problem, plan, placed,
                                      static_cast<const scalar_t*>(grad_output), argmax);
   });

@@ -3,25 +3,31 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "arithmetic.h"
 #include "cuda/device_limits.h"
 #include "dtypes.h"
+#include "host_device.h"
 #include "problem.h"
 
 namespace roipool::cuda {
 
-// Describes some bins that a warp adds. They are numbered one after the other, region by region.
+// Describes some bins that a warp adds: some rows of a region's bins, from one column of bins to another. The bins of
+// all runs are numbered, one run after the other.
 struct BinRun {
-  uint32_t end;  // the number after its last bin
-  int64_t from;  // where bin number 0 would lie in grad_output and argmax, if the run began there
+  uint32_t begin;      // the number of its first bin
+  uint32_t end;        // the number after its last bin
+  float rows_per_bin;  // 1 / columns of bins; 0 where there is one row
+  uint32_t skip;       // bins of a row that do not belong to it
+  int64_t from;        // where its first bin lies in grad_output and argmax
 };
 
-// A run of a whole region has so many bins at most, so that those of kMaxRuns runs are counted in 32 bits.
-constexpr int64_t kMaxRunBins = 1 << 25;
+// A run has so many bins at most, unless it has one row, so that floats can tell their rows.
+constexpr int64_t kMaxRunBins = 1 << 20;
 
-constexpr int kMaxRuns = 64;       // of bins, which a warp lists at a time
+constexpr int kMaxRuns = 64;       // which a warp lists at a time
 constexpr int kMaxGivenGrads = 4;  // gradients that a lane is given at once
 
 // Returns the shared memory of a warp that sums so many cells of one channel:
@@ -33,56 +39,83 @@ constexpr int64_t summing_bytes(int64_t num_cells, int64_t sum_bytes) {
   return kMaxRuns * static_cast<int64_t>(sizeof(BinRun)) + (2 * kMaxGivenGrads * kWarp + num_cells + kWarp) * sum_bytes;
 }
 
-// Describes how the maps of a level are cut into slices.
-struct LevelSlices {
-  int32_t num_cells;  // of a slice; the last one of a map may have fewer
-  int64_t begin;      // of its slices, among those of all levels
-  int64_t end;
+// Divides the number of a cell by the width of its map, in two instructions.
+class RowFinder {
+ public:
+  RowFinder() = default;
+  explicit RowFinder(int64_t width) {
+    while ((int64_t{1} << shift_) < width) {
+      ++shift_;
+    }
+    factor_ = static_cast<uint32_t>(divide_up(int64_t{1} << (31 + shift_), std::max<int64_t>(1, width)));
+  }
+
+  // Returns the row of a cell. The highest bit is not looked at.
+  ROIPOOL_HOST_DEVICE uint32_t row_of(uint32_t cell) const {
+    return static_cast<uint32_t>((uint64_t{cell << 1} * factor_) >> 32) >> shift_;
+  }
+
+ private:
+  uint32_t factor_ = 0;  // 2^(31 + shift_) / width, rounded up
+  int shift_ = 0;        // 2^shift_ is width, rounded up to a power of two
 };
 
-// Cuts the maps of a level into slices of equal numbers of rows where a row fits, else of cells.
-inline LevelSlices cut_level(const FeatureMaps& maps, int64_t max_cells, int64_t begin) {
-  const int64_t unit = maps.width <= max_cells ? std::max<int64_t>(1, maps.width) : 1;  // of cells
-  const int64_t num_units = divide_up(maps.num_cells(), unit);
-  const int64_t num_slices = divide_up(num_units, max_cells / unit);
-  const int64_t slice_units = divide_up(num_units, std::max<int64_t>(1, num_slices));
-  const int64_t slice_cells = slice_units * unit;
-  return {static_cast<int32_t>(slice_cells), begin, begin + divide_up(num_units, std::max<int64_t>(1, slice_units))};
+// Describes how the maps of a level are cut into tiles of equal sizes, but for those at the right and at the bottom.
+struct LevelTiles {
+  int32_t height;      // of a tile, in cells
+  int32_t width;       // of a tile, in cells
+  int32_t num_across;  // tiles
+  int64_t begin;       // of its tiles, among those of all levels
+  int64_t end;
+  RowFinder rows;
+};
+
+// Cuts the maps of a level into tiles of at most so many cells, which are nearly square where neither side of the map
+// is short.
+inline LevelTiles cut_level(const FeatureMaps& maps, int64_t max_cells, int64_t begin) {
+  const int64_t side = static_cast<int64_t>(std::sqrt(static_cast<double>(max_cells)));
+  const int64_t max_width = std::max(side, max_cells / std::max<int64_t>(1, maps.height));
+  const int64_t width = divide_up(maps.width, std::max<int64_t>(1, divide_up(maps.width, max_width)));
+  const int64_t max_height = max_cells / std::max<int64_t>(1, width);
+  const int64_t height = divide_up(maps.height, std::max<int64_t>(1, divide_up(maps.height, max_height)));
+  const int64_t num_across = divide_up(maps.width, std::max<int64_t>(1, width));
+  const int64_t num_down = divide_up(maps.height, std::max<int64_t>(1, height));
+  return {static_cast<int32_t>(height),  static_cast<int32_t>(width), static_cast<int32_t>(num_across), begin,
+          begin + num_across * num_down, RowFinder(maps.width)};
 }
 
-// Describes how warps share out grad_inputs: each sums the cells of a slice in one channel of one image. The warps of a
-// block have adjacent channels of the same slice.
+// Describes how warps share out grad_inputs: each sums the cells of a tile in one channel of one image. The warps of a
+// block have adjacent channels of the same tile.
 struct BackwardPlan {
-  LevelSlices levels[kMaxLevels];
-  int64_t num_slices;  // of all levels, the coarsest first, since its slices have the most bins
+  LevelTiles levels[kMaxLevels];
+  int64_t num_tiles;   // of all levels, the coarsest first, since its tiles have the most bins
   int64_t num_groups;  // of channels
   int num_warps;       // of a block
   int64_t warp_bytes;  // of shared memory
 
-  // Cuts the maps of all levels into slices of at most so many cells.
+  // Cuts the maps of all levels into tiles of at most so many cells.
   void cut(const RoIPoolProblem& problem, int64_t max_cells, int64_t sum_bytes) {
-    num_slices = 0;
+    num_tiles = 0;
     int64_t most_cells = 1;
     for (int64_t level = problem.num_levels - 1; level >= 0; --level) {
-      levels[level] = cut_level(problem.levels[level], std::max<int64_t>(1, max_cells), num_slices);
-      num_slices = levels[level].end;
-      most_cells = std::max<int64_t>(most_cells, levels[level].num_cells);
+      levels[level] = cut_level(problem.levels[level], std::max<int64_t>(1, max_cells), num_tiles);
+      num_tiles = levels[level].end;
+      most_cells = std::max(most_cells, static_cast<int64_t>(levels[level].height) * levels[level].width);
     }
     warp_bytes = divide_up(summing_bytes(most_cells, sum_bytes), kVectorBytes) * kVectorBytes;
   }
 
   int64_t num_warps_at_work(const RoIPoolProblem& problem) const {
-    return problem.num_images * problem.num_channels * num_slices;
+    return problem.num_images * problem.num_channels * num_tiles;
   }
 };
 
-// Plans slices of whole rows where these fit. A bin is read once for each slice that its row of bins meets, so that
-// slices should be large; but they should leave room for several warps on each multiprocessor, and be enough for all of
-// them. channels_last puts adjacent channels in one block, since a sector of memory holds several of them. No slice has
-// more than slice_limit cells.
+// Plans tiles. A bin is read once for each tile that it meets, so that tiles should be large; but they should leave
+// room for several warps on each multiprocessor, and be enough for all of them. channels_last puts adjacent channels in
+// one block, since a sector of memory holds several of them. No tile has more than tile_limit cells.
 inline BackwardPlan plan_backward(const RoIPoolProblem& problem, const DeviceLimits& device,
-                                  int64_t slice_limit = INT64_MAX) {
-  constexpr int64_t kMinCells = 512;        // of a slice, before it is cut again
+                                  int64_t tile_limit = INT64_MAX) {
+  constexpr int64_t kMinCells = 512;        // of a tile, before it is cut again
   constexpr int64_t kMinWarps = 6;          // of a multiprocessor
   constexpr int64_t kReservedBytes = 1024;  // of shared memory, which the system takes for each block
   const int64_t blocks_at_once = problem.channels_last ? 2 : 4;  // of a multiprocessor, where maps are large
@@ -99,7 +132,7 @@ inline BackwardPlan plan_backward(const RoIPoolProblem& problem, const DeviceLim
   BackwardPlan plan{};
   plan.num_warps = static_cast<int>(num_warps);
   plan.num_groups = divide_up(problem.num_channels, num_warps);
-  int64_t max_cells = std::min(slice_limit, max_cells_of(num_warps));
+  int64_t max_cells = std::min(tile_limit, max_cells_of(num_warps));
   plan.cut(problem, max_cells, sum_bytes);
   while (plan.num_warps_at_work(problem) < kMinWarps * device.num_multiprocessors && max_cells >= 2 * kMinCells) {
     max_cells /= 2;

@@ -2,6 +2,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "cuda/forward.h"
 #include "cuda/forward_channels_last.cuh"
@@ -23,10 +24,20 @@ cudaError_t launch_columns(const RoIPoolProblem& problem, const PlacedRegions& p
   if (error != cudaSuccess) {
     return error;
   }
-  const ColumnsPlan plan = plan_columns(problem, device, limit_from_environment("ROIPOOL_CUDA_SHARE_REGIONS"));
-  constexpr int64_t kSharedBytes = kThreads / kWarp * sizeof(ColumnMaxima<kArgmax, scalar_t>);
-  return launch(forward_columns_kernel<kArgmax, scalar_t>, {plan.num_shares, plan.num_groups}, kThreads, kSharedBytes,
-                stream, problem, plan, placed, output, argmax);
+  const ColumnsPlan plan = plan_columns(problem, kArgmax, device, limit_from_environment("ROIPOOL_CUDA_SHARE_REGIONS"));
+  const auto launch_groups_of = [&](auto num_channels) {
+    constexpr int kChannels = decltype(num_channels)::value;
+    constexpr int64_t kSharedBytes = kThreads / kWarp * sizeof(ColumnMaxima<kArgmax, kChannels, scalar_t>);
+    return launch(forward_columns_kernel<kArgmax, kChannels, scalar_t>, {plan.num_shares, plan.num_groups}, kThreads,
+                  kSharedBytes, stream, problem, plan, placed, output, argmax);
+  };
+  constexpr int kVectorChannels = kVectorBytes / sizeof(wide_t<scalar_t>);
+  if constexpr (!kArgmax) {
+    if (plan.group_channels > kVectorChannels) {
+      return launch_groups_of(std::integral_constant<int, 2 * kVectorChannels>());
+    }
+  }
+  return launch_groups_of(std::integral_constant<int, kVectorChannels>());
 }
 
 template <bool kArgmax, int kVectorSize, typename scalar_t>

@@ -17,13 +17,13 @@ enum class ForwardWay {
   kChannelsLastByVectors,  // channels_last maps, kVectorBytes of adjacent channels at once
 };
 
-// A warp has room for the maxima of so many columns of cells: 2.5 KB, and as much again for their cells. A column
-// counts once for each row of bins.
+// A warp has room for the maxima of so many columns of cells, 5 KB with their cells or in two vectors of channels. A
+// column counts once for each row of bins.
 constexpr int kMaxTileColumns = 160;
 
-// Describes how blocks share out contiguous maps: each has a channel group, as many channels as kVectorBytes of wide_t
-// hold, and a share of the regions.
+// Describes how blocks share out contiguous maps: each has a channel group and a share of the regions.
 struct ColumnsPlan {
+  int64_t group_channels;  // as many as one or two vectors of wide_t hold
   int64_t num_groups;
   int64_t num_shares;
   int64_t share_regions;  // the last share may have fewer
@@ -45,14 +45,18 @@ inline ForwardWay choose_way(const RoIPoolProblem& problem, bool is_aligned) {
 // Plans several blocks for each multiprocessor, but with a region for each warp at least. A block works on the same
 // channels from its first region to its last, so that these find their cells in the first-level cache. No share has
 // more than share_limit regions.
-inline ColumnsPlan plan_columns(const RoIPoolProblem& problem, const DeviceLimits& device,
+//
+// A lane works on all channels of a group: what it prepares for one serves the others. With argmax, it has registers
+// for those of one vector.
+inline ColumnsPlan plan_columns(const RoIPoolProblem& problem, bool has_argmax, const DeviceLimits& device,
                                 int64_t share_limit = INT64_MAX) {
   constexpr int64_t kBlocksPerMultiprocessor = 8;
   constexpr int64_t kWarps = kThreads / kWarp;
-  const int64_t group_channels =
+  const int64_t vector_channels =
       with_dtype(problem.dtype, [](auto zero) -> int64_t { return kVectorBytes / sizeof(wide_t<decltype(zero)>); });
   ColumnsPlan plan{};
-  plan.num_groups = divide_up(problem.num_channels, group_channels);
+  plan.group_channels = (has_argmax || problem.num_channels <= vector_channels ? 1 : 2) * vector_channels;
+  plan.num_groups = divide_up(problem.num_channels, plan.group_channels);
   const int64_t wanted_shares = divide_up(kBlocksPerMultiprocessor * device.num_multiprocessors, plan.num_groups);
   plan.share_regions = std::min(share_limit, std::max(kWarps, divide_up(problem.num_rois, wanted_shares)));
   plan.num_shares = divide_up(problem.num_rois, plan.share_regions);

@@ -1,6 +1,6 @@
 // Pools regions from contiguous maps: lanes are columns of cells first, then bins.
 //
-// A warp takes a region and kColumnChannels channels. It reads row after row of the region, a cell to a lane, and each
+// A warp takes a region and a channel group. It reads row after row of the region, a cell to a lane, and each
 // lane keeps the maxima of its column in one row of bins. They go to shared memory. Then each lane has a bin, and takes
 // the maxima of its columns:
 //
@@ -34,10 +34,10 @@ namespace roipool::cuda {
 // A multiprocessor has at least so many blocks at once, for which a thread has 80 registers.
 constexpr int kColumnBlocks = 3;
 
-// Holds the maxima of columns that a warp has found in shared memory, each for a row of bins.
-template <bool kArgmax, typename scalar_t>
+// Holds the maxima of columns that a warp has found in shared memory, each for a row of bins, in a channel group of
+// kChannels channels.
+template <bool kArgmax, int kChannels, typename scalar_t>
 struct ColumnMaxima {
-  static constexpr int kChannels = kVectorBytes / sizeof(wide_t<scalar_t>);
   using Values = AlignedVector<wide_t<scalar_t>, kChannels>;
   using Cells = AlignedVector<int32_t, kChannels>;
 
@@ -86,11 +86,10 @@ struct BinTile {
 };
 
 // Is a warp's work on a region, in some adjacent channels.
-template <bool kArgmax, typename scalar_t>
+template <bool kArgmax, int kChannels, typename scalar_t>
 class ColumnPool {
  public:
-  using Memory = ColumnMaxima<kArgmax, scalar_t>;
-  static constexpr int kChannels = Memory::kChannels;
+  using Memory = ColumnMaxima<kArgmax, kChannels, scalar_t>;
 
   __device__ ColumnPool(const RoIPoolProblem& problem, const PlacedRegions& placed, int64_t i, int64_t first_channel,
                         Memory& memory)
@@ -214,6 +213,7 @@ class ColumnPool {
     if (kArgmax) {
       *cells = memory_.cells[first];
     }
+    ROIPOOL_UNROLL_BY(1)
     for (int i = first + 1; i < end; ++i) {
       const typename Memory::Values others = memory_.values[i];
       for (int c = 0; c < kChannels; ++c) {
@@ -263,21 +263,21 @@ class ColumnPool {
   int64_t first_output_;  // where the region's first bin lies, in the first channel
 };
 
-// Pools contiguous maps. A block takes a share of the regions in some channels, a warp every kWarps-th of these
+// Pools contiguous maps. A block takes a share of the regions in a channel group, a warp every kWarps-th of these
 // regions. argmax is written only where kArgmax.
 //
 //   output, argmax  [K, C, PH, PW], contiguous
-template <bool kArgmax, typename scalar_t>
+template <bool kArgmax, int kChannels, typename scalar_t>
 __global__ void __launch_bounds__(kThreads, kColumnBlocks)
     forward_columns_kernel(const RoIPoolProblem problem, const ColumnsPlan plan, const PlacedRegions placed,
                            scalar_t* output, int32_t* argmax) {
-  using Memory = ColumnMaxima<kArgmax, scalar_t>;
+  using Memory = ColumnMaxima<kArgmax, kChannels, scalar_t>;
   Memory& memory = reinterpret_cast<Memory*>(shared_memory)[warp()];
   for (int64_t group = blockIdx.y; group < plan.num_groups; group += gridDim.y) {
     for (int64_t share = blockIdx.x; share < plan.num_shares; share += gridDim.x) {
       const int64_t end = (share + 1) * plan.share_regions;
       for (int64_t i = share * plan.share_regions + warp(); i < end && i < problem.num_rois; i += kThreads / kWarp) {
-        const ColumnPool<kArgmax, scalar_t> pool(problem, placed, i, group * Memory::kChannels, memory);
+        const ColumnPool<kArgmax, kChannels, scalar_t> pool(problem, placed, i, group * kChannels, memory);
         pool.pool(output, argmax);
       }
     }

@@ -5,7 +5,7 @@
 // in 32.
 //
 // Words: a channel group is some adjacent channels that are worked on together; each kernel says how many. A share is
-// some of the regions. A slice is some adjacent cells of a map, row by row.
+// some of the regions. A tile is some rows and columns: of cells, of bins, of a result.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -24,7 +24,7 @@ cudaError_t forward(const RoIPoolProblem& problem, void* output, int32_t* argmax
 
 // Writes every element of the grad_inputs of the problem. grad_output, argmax: [K, C, PH, PW].
 //
-// An element of argmax is added only in such slices as the rows of its bin meet. So one that names no cell of its bin,
+// A bin is looked at only in the tiles of cells that it meets. So an element of argmax that names no cell of its bin,
 // which no forward of these regions wrote, may be left out.
 cudaError_t backward(const RoIPoolProblem& problem, const void* grad_output, const int32_t* argmax, void* scratch,
                      cudaStream_t stream);

@@ -57,7 +57,7 @@ def check_random_pyramids(problem):
         check_pyramid_against_reference(backend, *problem)
 
 
-def check_slices():
+def check_tiles():
     """Has planes larger than the shared memory of a warp, and more regions than it lists at a time."""
     for layout in [contiguous, channels_last]:
         for dtype in [torch.float32, torch.float16]:
@@ -96,6 +96,6 @@ def check_columns():
 check_columns()
 check_random_pyramids()
 check_random_problems()
-check_slices()
+check_tiles()
 check_many()
 check_nan_payloads()

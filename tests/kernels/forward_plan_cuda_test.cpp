@@ -34,8 +34,10 @@ void test_ways() {
   }
 }
 
-void expect_columns(const RoIPoolProblem& problem, int64_t num_groups, int64_t num_shares, int64_t share_regions) {
-  const ColumnsPlan plan = plan_columns(problem, kHopper);
+void expect_columns(const RoIPoolProblem& problem, bool has_argmax, int64_t group_channels, int64_t num_groups,
+                    int64_t num_shares, int64_t share_regions) {
+  const ColumnsPlan plan = plan_columns(problem, has_argmax, kHopper);
+  EXPECT_EQ(plan.group_channels, group_channels);
   EXPECT_EQ(plan.num_groups, num_groups);
   EXPECT_EQ(plan.num_shares, num_shares);
   EXPECT_EQ(plan.share_regions, share_regions);
@@ -43,13 +45,18 @@ void expect_columns(const RoIPoolProblem& problem, int64_t num_groups, int64_t n
 
 // 132 multiprocessors want 1056 blocks.
 void test_columns() {
-  expect_columns(problem_of(2, 256, 50, 84, 1000), 64, 17, 59);    // 17 shares make 1088 blocks
-  expect_columns(problem_of(2, 2048, 25, 42, 1000), 512, 3, 334);  // 3 shares make 1536 blocks, 2 too few
-  expect_columns(problem_of(2, 8192, 25, 42, 1000), 2048, 1, 1000);
-  expect_columns(problem_of(1, 6, 50, 84, 100), 2, 13, 8);  // a region for each of 8 warps, but for the last share
-  expect_columns(problem_of(1, 6, 50, 84, 3), 2, 1, 8);
-  expect_columns(of_dtype(problem_of(2, 256, 50, 84, 1000), DType::kBFloat16), 64, 17, 59);
-  expect_columns(of_dtype(problem_of(2, 256, 50, 84, 1000), DType::kFloat64), 128, 9, 112);
+  expect_columns(problem_of(2, 256, 50, 84, 1000), true, 4, 64, 17, 59);  // 17 shares make 1088 blocks
+  expect_columns(problem_of(2, 256, 50, 84, 1000), false, 8, 32, 33, 31);
+  expect_columns(problem_of(2, 2048, 25, 42, 1000), true, 4, 512, 3, 334);  // 3 shares make 1536 blocks, 2 too few
+  expect_columns(problem_of(2, 8192, 25, 42, 1000), true, 4, 2048, 1, 1000);
+  expect_columns(problem_of(1, 6, 50, 84, 100), true, 4, 2, 13, 8);  // a region for each of 8 warps
+  expect_columns(problem_of(1, 6, 50, 84, 100), false, 8, 1, 13, 8);
+  expect_columns(problem_of(1, 4, 50, 84, 100), false, 4, 1, 13, 8);  // one vector holds them all
+  expect_columns(problem_of(1, 6, 50, 84, 3), true, 4, 2, 1, 8);
+  const RoIPoolProblem half = of_dtype(problem_of(2, 256, 50, 84, 1000), DType::kBFloat16);
+  expect_columns(half, true, 4, 64, 17, 59);  // maxima are float
+  expect_columns(half, false, 8, 32, 33, 31);
+  expect_columns(of_dtype(problem_of(2, 256, 50, 84, 1000), DType::kFloat64), true, 2, 128, 9, 112);
 }
 
 }  // namespace

@@ -130,29 +130,46 @@ IN_POOLING_BY_COLUMNS = {
 
 # No barrier that follows a vote or a shuffle is left out: in host execution, no lane passes one before all have come.
 IN_BACKWARD = {
-    "off by one: the last cell of a slice": (
+    "off by one: the last column of a tile": (BACKWARD, r"i < width; i \+= kWarp", "i < width - 1; i += kWarp"),
+    "off by one: the last row of a tile": (
         BACKWARD,
-        r"(i < slice\.num_cells)(; i \+= kWarp\) \{\s*grad)",
-        r"\1 - 1\2",
+        r"first < num_cells; first \+= width",
+        "first < num_cells - width; first += width",
     ),
-    "off by one: the last row of a slice": (BACKWARD, r"num_cells - 1\) / width \+ 1", "num_cells - 1) / width"),
-    "off by one: the rows of bins that a slice begins in": (
+    "off by one: the bins that a tile begins in": (
         BACKWARD,
-        r"rows\[p\]\.hi > slice_\.rows\.lo",
-        "rows[p].lo >= slice_.rows.lo",
+        r"ranges\[i\]\.hi > cells\.lo",
+        "ranges[i].lo >= cells.lo",
     ),
-    "off by one: the rows of bins that a slice ends in": (
+    "off by one: the bins that a tile ends in": (BACKWARD, r"ranges\[i\]\.lo >= cells\.hi", "ranges[i].hi > cells.hi"),
+    "cells of the next tile": (BACKWARD, r"&& column < width;", "&& column < width + 40;"),
+    "cells of the tile below": (BACKWARD, r"is_here = row < .* && column", "is_here = row < 4096u && column"),
+    "tiles that are left out": (
+        BACKWARD_PLAN,
+        r"begin \+ num_across \* num_down",
+        "begin + num_across * ((num_down + 1) / 2)",
+    ),
+    "the row of a cell": (BACKWARD_PLAN, r"(factor_\) >> 32\)) >> shift_", r"\1 >> (shift_ + (cell > 500))"),
+    "the row of a bin": (
         BACKWARD,
-        r"rows\[p\]\.lo >= slice_\.rows\.hi",
-        "rows[p].hi > slice_.rows.hi",
+        r"static_cast<float>\(bins\.num_columns\)",
+        "static_cast<float>(bins.num_columns + 1)",
     ),
-    "a cell of another slice": (
+    "bins of a row that are not skipped": (
         BACKWARD,
-        r"is_here \? cell_of_slice",
-        "is_here ? cell_of_slice * 0 + (cell % num_cells_)",
+        r"problem_\.pooled_width - bins\.num_columns\)",
+        "0 * bins.num_columns)",
     ),
-    "cells of the next slice": (BACKWARD, r"cell_of_slice < num_cells_;", "cell_of_slice < num_cells_ + 2 * kWarp;"),
-    "slices of another size": (BACKWARD_PLAN, r"begin \+ divide_up\(num_units, (.*)\)\};", r"begin + num_units / \1};"),
+    "runs of bins that begin in the first row": (
+        BACKWARD,
+        r"bins\.first_row \* problem_\.pooled_width \+",
+        "0 * problem_.pooled_width +",
+    ),
+    "runs of bins that begin in the first column": (
+        BACKWARD,
+        r"problem_\.pooled_width \+ bins\.first_column",
+        "problem_.pooled_width",
+    ),
     "lanes that meet add at once": (BACKWARD, r"is_adder = adder == lane\(\)", "is_adder = adder >= 0"),
     "lanes that meet add in reverse": (
         BACKWARD,
@@ -176,17 +193,17 @@ IN_BACKWARD = {
     "the gradients of another plane": (BACKWARD, r"region\.image >= image", "region.image >= 0 * image"),
     "the gradients of another level": (
         BACKWARD,
-        r"region\.level > slice_\.level \|\| \((region\.level == slice_\.level) &&",
+        r"region\.level > tile_\.level \|\| \((region\.level == tile_\.level) &&",
         r"(\1 &&",
     ),
+    "runs of bins without the last region": (BACKWARD, r"i < end_ \? find_bins", "i < end_ - 1 ? find_bins"),
+    "only one turn of the tiles": (BACKWARD, r"index \+= gridDim\.y", "index += plan.num_tiles"),
+    "no barrier before sums are cleared": (BACKWARD, WARP_BARRIER + r"(\s*// before the next turn)", r"\1"),
     "the gradients of one segment": (BACKWARD, r"segment_ < problem_\.num_rois;", "segment_ == 0;"),
     "the gradients of one list": (BACKWARD, r"while \(lister\.has_next\(\)\)", "if (lister.has_next())"),
-    "runs of bins without the last region": (BACKWARD, r"next_ \+ lane\(\) < end_ \?", "next_ + lane() < end_ - 1 ?"),
-    "runs of bins that begin in the first row": (BACKWARD, r"row \* problem_\.pooled_width - begin", "0 * row - begin"),
     "bins beyond the last": (BACKWARD, r"if \(bin < num_bins\)", "if (bin < num_bins + 1)"),
     "the bins of the run before": (BACKWARD, r"while \(bin >= own_run_", "while (bin > own_run_"),
     "only one turn of the images": (BACKWARD, r"image \+= gridDim\.z", "image += problem.num_images"),
-    "only one turn of the slices": (BACKWARD, r"index \+= gridDim\.y", "index += plan.num_slices"),
     "only one turn of the channels": (BACKWARD, r"group \+= gridDim\.x", "group += plan.num_groups"),
     "no barrier before gradients are taken": (
         BACKWARD,

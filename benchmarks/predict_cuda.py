@@ -1,0 +1,191 @@
+"""Predicts how long the CUDA kernels take on an H100, from what they do for the boxes of a workload.
+
+    python benchmarks/predict_cuda.py
+
+A kernel takes the longest of these: the instructions of its warps, counted from the machine code for sm_90
+(cuobjdump -sass) and from the windows of the boxes; what the first-level caches get from the second; what memory must
+give and take at least; and, for the backward, the warp with the most bins, whose steps wait for one another. These are
+predictions: float32, +-35 %.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from gpu_times import FINEST
+from rich.console import Console
+from rich.table import Table
+from workloads import WORKLOADS, Part, Workload
+
+from roipool.reference import _bin_cells as bin_cells
+
+MULTIPROCESSORS, GIGAHERTZ, INSTRUCTIONS_A_CYCLE = 132, 1.755, 2.5
+MEMORY_GB, SECOND_LEVEL_GB = 3000, 5500  # a second
+PLACING_US = 3.0  # place_regions_kernel, and the gap between two kernels in a graph
+WARP, LINE, MAX_TILE_COLUMNS = 32, 128, 160
+MAX_REGIONS = 500  # of a level that are looked at one by one
+
+
+class ColumnInstructions(NamedTuple):
+    """Counts instructions of forward_columns_kernel, of a warp."""
+
+    channels: int  # of a group
+    region: int
+    tile: int
+    turn: int  # of 32 columns
+    row: int  # of cells, in a turn
+    bins: int  # 32 of them
+    column: int  # of cells, in a bin
+
+
+INFERENCE = ColumnInstructions(channels=8, region=150, tile=110, turn=76, row=36, bins=145, column=17)
+TRAINING = ColumnInstructions(channels=4, region=150, tile=75, turn=59, row=28, bins=130, column=26)
+CELL_INSTRUCTIONS, CELL_CHANNELS = 21, 4  # forward_channels_last_kernel: of a cell, in 4 channels a lane
+STEP_INSTRUCTIONS, STEP_CYCLES = 80, 190  # backward_kernel: of 32 bins
+LIST_INSTRUCTIONS, CELLS_INSTRUCTIONS = 250, 7  # of 32 regions; of 32 cells that are cleared and written
+MAX_CELLS, MIN_CELLS, MIN_WARPS = 6588, 512, 6 * MULTIPROCESSORS  # of plan_backward(), contiguous
+
+
+class Windows(NamedTuple):
+    """Holds the cells of regions' bins on a level, lo and hi: (K, PH) and (K, PW)."""
+
+    rows: tuple[torch.Tensor, torch.Tensor]
+    columns: tuple[torch.Tensor, torch.Tensor]
+
+
+def find_windows(part: Part, output_size: tuple[int, int]) -> Windows:
+    x1, y1, x2, y2 = part.rois[:, 1:].unbind(1)
+    height, width = part.input.shape[2:]
+    return Windows(
+        bin_cells(y1, y2, part.spatial_scale, height, output_size[0]),
+        bin_cells(x1, x2, part.spatial_scale, width, output_size[1]),
+    )
+
+
+def microseconds(instructions: float) -> float:
+    return instructions / (MULTIPROCESSORS * INSTRUCTIONS_A_CYCLE * GIGAHERTZ * 1e3)
+
+
+def count_columns(windows: Windows, output_size: tuple[int, int], costs: ColumnInstructions) -> tuple[float, float]:
+    """Returns the instructions and the lines of cache of an average region and channel group."""
+    (tops, bottoms), (lefts, rights) = windows.rows, windows.columns
+    num_regions = min(MAX_REGIONS, len(tops))
+    total = lines = 0.0
+    for k in range(num_regions):
+        heights = (bottoms[k] - tops[k]).tolist()
+        width = int(rights[k].max() - lefts[k].min())
+        bin_columns = int((rights[k] - lefts[k]).max())
+        total += costs.region
+        rows_at_once = min(len(heights), max(1, MAX_TILE_COLUMNS // max(1, width)))
+        for first in range(0, len(heights), rows_at_once):
+            tile = heights[first : first + rows_at_once]
+            total += costs.tile
+            for turn in range(math.ceil(len(tile) * width / WARP)):
+                top, bottom = turn * WARP // width, min(len(tile) - 1, ((turn + 1) * WARP - 1) // width)
+                total += costs.turn + costs.row * max(tile[top : bottom + 1])
+            turns = math.ceil(len(tile) * output_size[1] / WARP)
+            total += turns * (costs.bins + costs.column * bin_columns)
+        lines += sum(heights) * math.ceil((4 * width + LINE - 4) / LINE) * costs.channels
+    return total / num_regions, lines / num_regions
+
+
+def predict_columns(parts: list[Part], output_size: tuple[int, int], costs: ColumnInstructions) -> dict[str, float]:
+    instructions = lines = 0.0
+    for part in parts:
+        counted = count_columns(find_windows(part, output_size), output_size, costs)
+        groups = len(part.rois) * math.ceil(part.input.shape[1] / costs.channels)
+        instructions += groups * counted[0]
+        lines += groups * counted[1]
+    return {"instructions": microseconds(instructions), "second level": lines * LINE / SECOND_LEVEL_GB / 1e3}
+
+
+def predict_channels_last(parts: list[Part], output_size: tuple[int, int]) -> dict[str, float]:
+    instructions = bytes_read = 0.0
+    for part in parts:
+        (tops, bottoms), (lefts, rights) = find_windows(part, output_size)
+        visits = ((bottoms - tops).sum(1) * (rights - lefts).sum(1)).sum().item()
+        cells = ((bottoms.amax(1) - tops.amin(1)) * (rights.amax(1) - lefts.amin(1))).sum().item()
+        channels = part.input.shape[1]
+        instructions += visits * channels / CELL_CHANNELS / WARP * CELL_INSTRUCTIONS
+        bytes_read += cells * channels * 4
+    return {"instructions": microseconds(instructions), "second level": bytes_read / SECOND_LEVEL_GB / 1e3}
+
+
+def count_steps(part: Part, windows: Windows, output_size: tuple[int, int], slice_rows: int) -> list[float]:
+    """Returns the steps that each slice of each image takes in one channel."""
+    tops, bottoms = windows.rows
+    steps = []
+    for image in range(part.input.shape[0]):
+        of_image = part.rois[:, 0] == image
+        for first in range(0, part.input.shape[2], slice_rows):
+            meets = (tops[of_image] < first + slice_rows) & (bottoms[of_image] > first)
+            steps.append(meets.sum().item() * output_size[1] / WARP)
+    return steps
+
+
+def predict_backward(parts: list[Part], output_size: tuple[int, int]) -> dict[str, float]:
+    batch_size, channels = parts[0].input.shape[:2]
+    max_cells = MAX_CELLS
+
+    def slice_rows(part: Part) -> int:
+        height, width = part.input.shape[2:]
+        num_slices = math.ceil(height / max(1, max_cells // width))
+        return math.ceil(height / num_slices)
+
+    def num_warps() -> int:
+        slices = [math.ceil(part.input.shape[2] / slice_rows(part)) for part in parts]
+        return batch_size * channels * sum(slices)
+
+    while num_warps() < MIN_WARPS and max_cells >= 2 * MIN_CELLS:
+        max_cells //= 2
+    steps = [count_steps(part, find_windows(part, output_size), output_size, slice_rows(part)) for part in parts]
+    total = sum(map(sum, steps)) * STEP_INSTRUCTIONS
+    for part in parts:
+        num_slices = math.ceil(part.input.shape[2] / slice_rows(part))
+        total += num_slices * len(part.rois) / WARP * LIST_INSTRUCTIONS
+        total += part.input.shape[0] * part.input[0, 0].numel() / WARP * CELLS_INSTRUCTIONS
+    return {
+        "instructions": microseconds(channels * total),
+        "longest warp": max(map(max, steps)) * STEP_CYCLES / GIGAHERTZ / 1e3,
+    }
+
+
+def predict_memory(parts: list[Part], output_size: tuple[int, int], with_argmax: bool) -> float:
+    num_values = sum(len(part.rois) for part in parts) * parts[0].input.shape[1] * output_size[0] * output_size[1]
+    num_bytes = sum(part.input.nbytes for part in parts) + (8 if with_argmax else 4) * num_values
+    return num_bytes / MEMORY_GB / 1e3
+
+
+KERNELS: dict[str, tuple[Callable[..., dict[str, float]], bool]] = {
+    "inference": (lambda parts, size: predict_columns(parts, size, INFERENCE), False),
+    "inference, channels_last": (predict_channels_last, False),
+    "training forward": (lambda parts, size: predict_columns(parts, size, TRAINING), True),
+    "backward": (predict_backward, True),
+}
+
+
+def predict(workload: Workload) -> Iterator[tuple[str, dict[str, float]]]:
+    parts = [part for part in workload.make(torch.float32, torch.contiguous_format) if len(part.rois)]
+    for name, (kernel, with_argmax) in KERNELS.items():
+        times = kernel(parts, workload.output_size)
+        yield name, times | {"memory": predict_memory(parts, workload.output_size, with_argmax)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [name for name, workload in WORKLOADS.items() if not workload.for_gpus]
+    parser.add_argument("--workload", nargs="+", default=[*names, "finest", "c5"], metavar="NAME", help="the problems")
+    arguments = parser.parse_args()
+    table = Table("workload", "kernel", "us", "because of", "memory floor, us")
+    for name in arguments.workload:
+        for kernel, times in predict(FINEST if name == "finest" else WORKLOADS[name]):
+            bound = max(times, key=lambda what: times[what])
+            table.add_row(name, kernel, f"{times[bound] + PLACING_US:.0f}", bound, f"{times['memory']:.0f}")
+        table.add_section()
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()
