@@ -24,7 +24,7 @@ from roipool.reference import _bin_cells as bin_cells
 MULTIPROCESSORS, GIGAHERTZ, INSTRUCTIONS_A_CYCLE = 132, 1.755, 2.5
 MEMORY_GB, SECOND_LEVEL_GB = 3000, 5500  # a second
 PLACING_US = 3.0  # place_regions_kernel, and the gap between two kernels in a graph
-WARP, LINE, MAX_TILE_COLUMNS = 32, 128, 160
+WARP, SECTOR, MAX_TILE_COLUMNS = 32, 32, 160
 MAX_REGIONS = 500  # of a level that are looked at one by one
 
 
@@ -43,9 +43,9 @@ class ColumnInstructions(NamedTuple):
 INFERENCE = ColumnInstructions(channels=8, region=150, tile=110, turn=76, row=36, bins=145, column=17)
 TRAINING = ColumnInstructions(channels=4, region=150, tile=75, turn=59, row=28, bins=130, column=26)
 CELL_INSTRUCTIONS, CELL_CHANNELS = 21, 4  # forward_channels_last_kernel: of a cell, in 4 channels a lane
-STEP_INSTRUCTIONS, STEP_CYCLES = 80, 190  # backward_kernel: of 32 bins
-LIST_INSTRUCTIONS, CELLS_INSTRUCTIONS = 250, 7  # of 32 regions; of 32 cells that are cleared and written
-MAX_CELLS, MIN_CELLS, MIN_WARPS = 6588, 512, 6 * MULTIPROCESSORS  # of plan_backward(), contiguous
+STEP_INSTRUCTIONS, STEP_CYCLES = 92, 200  # backward_kernel: of 32 bins
+LIST_INSTRUCTIONS, CELLS_INSTRUCTIONS = 300, 8  # of 32 regions; of 32 cells that are cleared and written
+MAX_CELLS, MIN_CELLS, MIN_WARPS = 6460, 512, 6 * MULTIPROCESSORS  # of plan_backward(), contiguous
 
 
 class Windows(NamedTuple):
@@ -69,10 +69,10 @@ def microseconds(instructions: float) -> float:
 
 
 def count_columns(windows: Windows, output_size: tuple[int, int], costs: ColumnInstructions) -> tuple[float, float]:
-    """Returns the instructions and the lines of cache of an average region and channel group."""
+    """Returns the instructions of an average region and channel group, and the bytes that it reads of its cells once."""
     (tops, bottoms), (lefts, rights) = windows.rows, windows.columns
     num_regions = min(MAX_REGIONS, len(tops))
-    total = lines = 0.0
+    total = num_bytes = 0.0
     for k in range(num_regions):
         heights = (bottoms[k] - tops[k]).tolist()
         width = int(rights[k].max() - lefts[k].min())
@@ -87,18 +87,19 @@ def count_columns(windows: Windows, output_size: tuple[int, int], costs: ColumnI
                 total += costs.turn + costs.row * max(tile[top : bottom + 1])
             turns = math.ceil(len(tile) * output_size[1] / WARP)
             total += turns * (costs.bins + costs.column * bin_columns)
-        lines += sum(heights) * math.ceil((4 * width + LINE - 4) / LINE) * costs.channels
-    return total / num_regions, lines / num_regions
+        height = int(bottoms[k].max() - tops[k].min())
+        num_bytes += height * math.ceil((4 * width + SECTOR - 4) / SECTOR) * SECTOR * costs.channels
+    return total / num_regions, num_bytes / num_regions
 
 
 def predict_columns(parts: list[Part], output_size: tuple[int, int], costs: ColumnInstructions) -> dict[str, float]:
-    instructions = lines = 0.0
+    instructions = num_bytes = 0.0
     for part in parts:
         counted = count_columns(find_windows(part, output_size), output_size, costs)
         groups = len(part.rois) * math.ceil(part.input.shape[1] / costs.channels)
         instructions += groups * counted[0]
-        lines += groups * counted[1]
-    return {"instructions": microseconds(instructions), "second level": lines * LINE / SECOND_LEVEL_GB / 1e3}
+        num_bytes += groups * counted[1]
+    return {"instructions": microseconds(instructions), "second level": num_bytes / SECOND_LEVEL_GB / 1e3}
 
 
 def predict_channels_last(parts: list[Part], output_size: tuple[int, int]) -> dict[str, float]:
@@ -113,39 +114,44 @@ def predict_channels_last(parts: list[Part], output_size: tuple[int, int]) -> di
     return {"instructions": microseconds(instructions), "second level": bytes_read / SECOND_LEVEL_GB / 1e3}
 
 
-def count_steps(part: Part, windows: Windows, output_size: tuple[int, int], slice_rows: int) -> list[float]:
-    """Returns the steps that each slice of each image takes in one channel."""
-    tops, bottoms = windows.rows
+def cut(part: Part, max_cells: int) -> tuple[int, int]:
+    """Returns the height and width of tiles, as cut_level() does."""
+    height, width = part.input.shape[2:]
+    max_width = max(math.isqrt(max_cells), max_cells // height)
+    tile_width = math.ceil(width / math.ceil(width / max_width))
+    return math.ceil(height / math.ceil(height / (max_cells // tile_width))), tile_width
+
+
+def count_steps(part: Part, output_size: tuple[int, int], tile: tuple[int, int]) -> list[float]:
+    """Returns the steps that each tile of each image takes in one channel."""
+    windows = find_windows(part, output_size)
+    num_bins = []  # on each axis: (tiles, regions)
+    for (los, his), size, step in zip(windows, part.input.shape[2:], tile, strict=True):
+        begins = torch.arange(0, size, step)[:, None, None]
+        num_bins.append(((los < begins + step) & (his > begins) & (his > los)).sum(2))
     steps = []
     for image in range(part.input.shape[0]):
-        of_image = part.rois[:, 0] == image
-        for first in range(0, part.input.shape[2], slice_rows):
-            meets = (tops[of_image] < first + slice_rows) & (bottoms[of_image] > first)
-            steps.append(meets.sum().item() * output_size[1] / WARP)
+        down, across = (axis[:, part.rois[:, 0] == image].double() for axis in num_bins)
+        steps += (down @ across.T / WARP).flatten().tolist()
     return steps
 
 
 def predict_backward(parts: list[Part], output_size: tuple[int, int]) -> dict[str, float]:
     batch_size, channels = parts[0].input.shape[:2]
+
+    def count_tiles(max_cells: int) -> int:
+        tiles = [cut(part, max_cells) for part in parts]
+        sizes = [zip(part.input.shape[2:], tile, strict=True) for part, tile in zip(parts, tiles, strict=True)]
+        return sum(math.prod(math.ceil(side / step) for side, step in size) for size in sizes)
+
     max_cells = MAX_CELLS
-
-    def slice_rows(part: Part) -> int:
-        height, width = part.input.shape[2:]
-        num_slices = math.ceil(height / max(1, max_cells // width))
-        return math.ceil(height / num_slices)
-
-    def num_warps() -> int:
-        slices = [math.ceil(part.input.shape[2] / slice_rows(part)) for part in parts]
-        return batch_size * channels * sum(slices)
-
-    while num_warps() < MIN_WARPS and max_cells >= 2 * MIN_CELLS:
+    while batch_size * channels * count_tiles(max_cells) < MIN_WARPS and max_cells >= 2 * MIN_CELLS:
         max_cells //= 2
-    steps = [count_steps(part, find_windows(part, output_size), output_size, slice_rows(part)) for part in parts]
+    steps = [count_steps(part, output_size, cut(part, max_cells)) for part in parts]
     total = sum(map(sum, steps)) * STEP_INSTRUCTIONS
-    for part in parts:
-        num_slices = math.ceil(part.input.shape[2] / slice_rows(part))
-        total += num_slices * len(part.rois) / WARP * LIST_INSTRUCTIONS
-        total += part.input.shape[0] * part.input[0, 0].numel() / WARP * CELLS_INSTRUCTIONS
+    for part, of_part in zip(parts, steps, strict=True):
+        total += len(of_part) / batch_size * len(part.rois) / WARP * LIST_INSTRUCTIONS
+        total += batch_size * part.input[0, 0].numel() / WARP * CELLS_INSTRUCTIONS
     return {
         "instructions": microseconds(channels * total),
         "longest warp": max(map(max, steps)) * STEP_CYCLES / GIGAHERTZ / 1e3,

@@ -30,13 +30,19 @@ constexpr int64_t kMaxRunBins = 1 << 20;
 constexpr int kMaxRuns = 64;       // which a warp lists at a time
 constexpr int kMaxGivenGrads = 4;  // gradients that a lane is given at once
 
-// Returns the shared memory of a warp that sums so many cells of one channel:
+// Returns the shared memory of a warp that sums so many cells. Where a lane has a bin, in one channel:
 //
 //   BinRun  runs[kMaxRuns]
 //   sum_t   given[2][kMaxGivenGrads][kWarp]  gradients of lanes, for the last lane at the same cell
 //   sum_t   sums[num_cells + kWarp]          behind those of cells, one of each lane that is of no use
-constexpr int64_t summing_bytes(int64_t num_cells, int64_t sum_bytes) {
-  return kMaxRuns * static_cast<int64_t>(sizeof(BinRun)) + (2 * kMaxGivenGrads * kWarp + num_cells + kWarp) * sum_bytes;
+//
+// Where a lane has a channel:
+//
+//   BinRun  runs[kMaxRuns]
+//   sum_t   sums[num_cells + 1][kWarp]  behind those of cells, some that are of no use
+constexpr int64_t summing_bytes(int64_t num_cells, bool lanes_are_channels, int64_t sum_bytes) {
+  const int64_t num_sums = lanes_are_channels ? (num_cells + 1) * kWarp : (2 * kMaxGivenGrads + 1) * kWarp + num_cells;
+  return kMaxRuns * static_cast<int64_t>(sizeof(BinRun)) + num_sums * sum_bytes;
 }
 
 // Divides the number of a cell by the width of its map, in two instructions.
@@ -84,14 +90,15 @@ inline LevelTiles cut_level(const FeatureMaps& maps, int64_t max_cells, int64_t 
           begin + num_across * num_down, RowFinder(maps.width)};
 }
 
-// Describes how warps share out grad_inputs: each sums the cells of a tile in one channel of one image. The warps of a
-// block have adjacent channels of the same tile.
+// Describes how warps share out grad_inputs: each sums the cells of a tile in some channels of one image. The warps of
+// a block have adjacent channels of the same tile.
 struct BackwardPlan {
   LevelTiles levels[kMaxLevels];
-  int64_t num_tiles;   // of all levels, the coarsest first, since its tiles have the most bins
-  int64_t num_groups;  // of channels
-  int num_warps;       // of a block
-  int64_t warp_bytes;  // of shared memory
+  int64_t num_tiles;      // of all levels, the coarsest first, since its tiles have the most bins
+  int64_t num_groups;     // of the channels of a block
+  int64_t warp_channels;  // 1 where a lane has a bin, kWarp where it has a channel
+  int64_t num_warps;      // of a block
+  int64_t warp_bytes;     // of shared memory
 
   // Cuts the maps of all levels into tiles of at most so many cells.
   void cut(const RoIPoolProblem& problem, int64_t max_cells, int64_t sum_bytes) {
@@ -102,39 +109,37 @@ struct BackwardPlan {
       num_tiles = levels[level].end;
       most_cells = std::max(most_cells, static_cast<int64_t>(levels[level].height) * levels[level].width);
     }
-    warp_bytes = divide_up(summing_bytes(most_cells, sum_bytes), kVectorBytes) * kVectorBytes;
+    warp_bytes = divide_up(summing_bytes(most_cells, warp_channels > 1, sum_bytes), kVectorBytes) * kVectorBytes;
   }
 
   int64_t num_warps_at_work(const RoIPoolProblem& problem) const {
-    return problem.num_images * problem.num_channels * num_tiles;
+    return problem.num_images * divide_up(problem.num_channels, warp_channels) * num_tiles;
   }
 };
 
 // Plans tiles. A bin is read once for each tile that it meets, so that tiles should be large; but they should leave
-// room for several warps on each multiprocessor, and be enough for all of them. channels_last puts adjacent channels in
-// one block, since a sector of memory holds several of them. No tile has more than tile_limit cells.
+// room for several warps on each multiprocessor, and be enough for all of them. No tile has more than tile_limit cells.
+//
+// Lanes are channels where these are adjacent in memory and at least every second lane has one.
 inline BackwardPlan plan_backward(const RoIPoolProblem& problem, const DeviceLimits& device,
                                   int64_t tile_limit = INT64_MAX) {
-  constexpr int64_t kMinCells = 512;        // of a tile, before it is cut again
-  constexpr int64_t kMinWarps = 6;          // of a multiprocessor
+  constexpr int64_t kBlocksAtOnce = 4;      // on a multiprocessor, where maps are large
+  constexpr int64_t kMinWarps = 6;          // at work for each multiprocessor
   constexpr int64_t kReservedBytes = 1024;  // of shared memory, which the system takes for each block
-  const int64_t blocks_at_once = problem.channels_last ? 2 : 4;  // of a multiprocessor, where maps are large
-  const int64_t block_bytes = device.shared_bytes / blocks_at_once - kReservedBytes;
+  const bool lanes_are_channels = problem.channels_last && problem.num_channels >= kWarp / 2;
+  const int64_t min_cells = lanes_are_channels ? 64 : 512;  // of a tile, before it is cut again
   const int64_t sum_bytes =
       with_dtype(problem.dtype, [](auto zero) -> int64_t { return sizeof(wide_t<decltype(zero)>); });
-  const auto max_cells_of = [&](int64_t num_warps) {
-    return (block_bytes / num_warps - kVectorBytes - summing_bytes(0, sum_bytes)) / sum_bytes;
-  };
-  int64_t num_warps = std::min<int64_t>(problem.channels_last ? 8 : 2, std::max<int64_t>(1, problem.num_channels));
-  while (num_warps > 1 && max_cells_of(num_warps) < kMinCells) {
-    num_warps /= 2;
-  }
   BackwardPlan plan{};
-  plan.num_warps = static_cast<int>(num_warps);
-  plan.num_groups = divide_up(problem.num_channels, num_warps);
-  int64_t max_cells = std::min(tile_limit, max_cells_of(num_warps));
+  plan.warp_channels = lanes_are_channels ? kWarp : 1;
+  const int64_t num_warps = divide_up(problem.num_channels, plan.warp_channels);  // for each tile
+  plan.num_warps = std::clamp<int64_t>(num_warps, 1, 2);
+  plan.num_groups = divide_up(num_warps, plan.num_warps);
+  const int64_t room = (device.shared_bytes / kBlocksAtOnce - kReservedBytes) / plan.num_warps - kVectorBytes -
+                       summing_bytes(0, lanes_are_channels, sum_bytes);
+  int64_t max_cells = std::min(tile_limit, room / (plan.warp_channels * sum_bytes));
   plan.cut(problem, max_cells, sum_bytes);
-  while (plan.num_warps_at_work(problem) < kMinWarps * device.num_multiprocessors && max_cells >= 2 * kMinCells) {
+  while (plan.num_warps_at_work(problem) < kMinWarps * device.num_multiprocessors && max_cells >= 2 * min_cells) {
     max_cells /= 2;
     plan.cut(problem, max_cells, sum_bytes);
   }

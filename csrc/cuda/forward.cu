@@ -10,7 +10,6 @@
 #include "cuda/kernels.h"
 #include "cuda/launch.cuh"
 #include "cuda/regions.cuh"
-#include "cuda/tiling.cuh"
 #include "problem.h"
 
 namespace roipool::cuda {
@@ -43,9 +42,9 @@ cudaError_t launch_columns(const RoIPoolProblem& problem, const PlacedRegions& p
 template <bool kArgmax, int kVectorSize, typename scalar_t>
 cudaError_t launch_channels_last(const RoIPoolProblem& problem, const PlacedRegions& placed, scalar_t* output,
                                  int32_t* argmax, cudaStream_t stream) {
-  const Tiling tiling(problem.num_rois, problem.num_bins(), problem.num_channels / kVectorSize);
-  return launch(forward_channels_last_kernel<kArgmax, kVectorSize, scalar_t>, tiling.blocks(), tiling.num_threads(), 0,
-                stream, problem, tiling, Divider(problem.pooled_width), placed, output, argmax);
+  const Blocks blocks{problem.num_rois, divide_up(problem.output_region_stride / kVectorSize, kThreads)};
+  return launch(forward_channels_last_kernel<kArgmax, kVectorSize, scalar_t>, blocks, kThreads, 0, stream, problem,
+                Divider(problem.num_channels / kVectorSize), Divider(problem.pooled_width), placed, output, argmax);
 }
 
 // Returns whether all maps and the output begin at multiples of kVectorBytes. A slice of a larger tensor may not.

@@ -10,7 +10,6 @@
 #include "cuda/launch.cuh"
 #include "cuda/pool_cells.cuh"
 #include "cuda/regions.h"
-#include "cuda/tiling.cuh"
 #include "problem.h"
 
 namespace roipool::cuda {
@@ -19,34 +18,33 @@ namespace roipool::cuda {
 // registers.
 constexpr int kChannelsLastBlocks = 3;
 
-// Pools channels_last maps: a position of the tiling is a vector of channels, a run a bin. argmax is written only where
-// kArgmax.
+// Pools channels_last maps. A block has vectors of one region, side by side: those of a bin, then those of the next.
+// argmax is written only where kArgmax.
 //
 //   output, argmax  [K, C, PH, PW], channels_last
 template <bool kArgmax, int kVectorSize, typename scalar_t>
 __global__ void __launch_bounds__(kThreads, kChannelsLastBlocks)
-    forward_channels_last_kernel(const RoIPoolProblem problem, const Tiling tiling, const Divider pooled_width,
-                                 const PlacedRegions placed, scalar_t* output, int32_t* argmax) {
-  for_each_tile(tiling, [&](const Tile& tile) {
-    const PlacedRegion region = placed[tile.region];
+    forward_channels_last_kernel(const RoIPoolProblem problem, const Divider vectors_per_bin,
+                                 const Divider pooled_width, const PlacedRegions placed, scalar_t* output,
+                                 int32_t* argmax) {
+  const int64_t num_vectors = problem.output_region_stride / kVectorSize;
+  for (int64_t k = blockIdx.x; k < problem.num_rois; k += gridDim.x) {
+    const PlacedRegion region = placed[k];
     const FeatureMaps& maps = problem.levels[region.level];
-    const auto width = static_cast<int32_t>(maps.width);
-    const CellRange* const rows = placed.rows(tile.region);
-    const CellRange* const columns = placed.columns(tile.region);
-    const scalar_t* const map =
-        static_cast<const scalar_t*>(maps.input) + region.image * maps.image_stride + tile.position * kVectorSize;
-    for (int64_t bin_index = tile.run; bin_index < tile.end_run; bin_index += tiling.runs_at_once) {
+    const scalar_t* const map = static_cast<const scalar_t*>(maps.input) + region.image * maps.image_stride;
+    for (int64_t i = blockIdx.y * kThreads + threadIdx.x; i < num_vectors; i += gridDim.y * kThreads) {
+      const int64_t bin_index = vectors_per_bin.divide(i);
       const int64_t p = pooled_width.divide(bin_index);
-      const CellRectangle bin{rows[p], columns[bin_index - p * problem.pooled_width]};
-      const auto maxima = pool_cells<kVectorSize>(map, width, maps.cell_stride, bin);
-      const int64_t to =
-          region.k * problem.output_region_stride + bin_index * problem.output_bin_stride + tile.position * kVectorSize;
+      const CellRectangle bin{placed.rows(k)[p], placed.columns(k)[bin_index - p * problem.pooled_width]};
+      const int64_t c = i * kVectorSize - bin_index * problem.num_channels;
+      const auto maxima = pool_cells<kVectorSize>(map + c, static_cast<int32_t>(maps.width), maps.cell_stride, bin);
+      const int64_t to = region.k * problem.output_region_stride + i * kVectorSize;
       store(maxima.values, output + to);
       if (kArgmax) {
         store(maxima.argmax, argmax + to);
       }
     }
-  });
+  }
 }
 
 }  // namespace roipool::cuda

@@ -29,7 +29,7 @@ DEVICE = (232448, 4, 2**31 - 1)
 
 
 # A device with little shared memory, whose grids hold few blocks, so that each takes several turns.
-SMALL_DEVICE = (28 * 1024, 1, 2)
+SMALL_DEVICE = (64 * 1024, 1, 2)
 
 
 _library: list[torch.library.Library] = []  # the schemas, which last as long as the list does

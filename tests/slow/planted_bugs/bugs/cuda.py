@@ -11,7 +11,8 @@ class CudaBug(NamedTuple):
 
 PROBLEM, REGIONS, POOL_CELLS = "problem.h", "cuda/regions.cu", "cuda/pool_cells.cuh"
 COLUMNS, CHANNELS_LAST, GATHER = "cuda/forward_columns.cuh", "cuda/forward_channels_last.cuh", "cuda/gather.cu"
-TILING, BACKWARD, BACKWARD_PLAN = "cuda/tiling.cuh", "cuda/backward.cu", "cuda/backward.h"
+BACKWARD, BACKWARD_PLAN = "cuda/backward.cu", "cuda/backward.h"
+TILES, BINS, CHANNELS = "cuda/backward_tiles.cuh", "cuda/backward_bins.cuh", "cuda/backward_channels.cuh"
 
 BARRIER = r"\s*__syncthreads\(\);"
 WARP_BARRIER = r"\s*__syncwarp\(\);"
@@ -62,9 +63,9 @@ IN_POOLING_BY_CELLS = {
     "an empty bin has a cell": (POOL_CELLS, r"is_empty \? -1 : ", ""),
     "a vector in the map of another level": (CHANNELS_LAST, r"problem\.levels\[region\.level\]", "problem.levels[0]"),
     "a vector of another image": (CHANNELS_LAST, r"region\.image \* maps", "0 * maps"),
-    "the first column of bins only": (CHANNELS_LAST, r"columns\[bin_index - (.*)\]", r"columns[0 * (bin_index - \1)]"),
-    "only one turn of the regions": (TILING, r"x \+= gridDim\.x", "x += tiling.num_regions"),
-    "only one turn of the runs": (TILING, r"y \+= gridDim\.y \* tiling\.runs_per_block", "y += tiling.num_runs"),
+    "the first column of bins only": (CHANNELS_LAST, r"bin_index - p \* problem\.pooled_width\]", "0]"),
+    "only one turn of the regions": (CHANNELS_LAST, r"k \+= gridDim\.x", "k += problem.num_rois"),
+    "only one turn of the vectors": (CHANNELS_LAST, r"i \+= gridDim\.y \* kThreads", "i += num_vectors"),
 }
 
 IN_POOLING_BY_COLUMNS = {
@@ -106,8 +107,8 @@ IN_POOLING_BY_COLUMNS = {
     "columns: of another image": (COLUMNS, r"region\.image \* maps", "0 * maps"),
     "columns: more than there is room for": (
         COLUMNS,
-        r"tile\.width <= kMaxTileColumns",
-        "tile.width <= 4 * kMaxTileColumns",
+        r"kMaxTileColumns / tile\.width",
+        "2 * kMaxTileColumns / tile.width",
     ),
     "columns: a wide bin is left as it is": (COLUMNS, r"bin\.empty\(\) \? 0 : NAN", "0"),
     "columns: only the first rows of bins": (
@@ -130,20 +131,20 @@ IN_POOLING_BY_COLUMNS = {
 
 # No barrier that follows a vote or a shuffle is left out: in host execution, no lane passes one before all have come.
 IN_BACKWARD = {
-    "off by one: the last column of a tile": (BACKWARD, r"i < width; i \+= kWarp", "i < width - 1; i += kWarp"),
+    "off by one: the last column of a tile": (BINS, r"x < width; x \+= kWarp", "x < width - 1; x += kWarp"),
     "off by one: the last row of a tile": (
-        BACKWARD,
-        r"first < num_cells; first \+= width",
-        "first < num_cells - width; first += width",
+        BINS,
+        r"first < num_cells_; first \+= width",
+        "first < num_cells_ - width; first += width",
     ),
     "off by one: the bins that a tile begins in": (
-        BACKWARD,
+        TILES,
         r"ranges\[i\]\.hi > cells\.lo",
         "ranges[i].lo >= cells.lo",
     ),
-    "off by one: the bins that a tile ends in": (BACKWARD, r"ranges\[i\]\.lo >= cells\.hi", "ranges[i].hi > cells.hi"),
-    "cells of the next tile": (BACKWARD, r"&& column < width;", "&& column < width + 40;"),
-    "cells of the tile below": (BACKWARD, r"is_here = row < .* && column", "is_here = row < 4096u && column"),
+    "off by one: the bins that a tile ends in": (TILES, r"ranges\[i\]\.lo >= cells\.hi", "ranges[i].hi > cells.hi"),
+    "cells of the next tile": (TILES, r"&& column < width;", "&& column < width + 40;"),
+    "cells of the tile below": (TILES, r"is_here = row < .* && column", "is_here = row < 4096u && column"),
     "tiles that are left out": (
         BACKWARD_PLAN,
         r"begin \+ num_across \* num_down",
@@ -151,71 +152,102 @@ IN_BACKWARD = {
     ),
     "the row of a cell": (BACKWARD_PLAN, r"(factor_\) >> 32\)) >> shift_", r"\1 >> (shift_ + (cell > 500))"),
     "the row of a bin": (
-        BACKWARD,
+        TILES,
         r"static_cast<float>\(bins\.num_columns\)",
         "static_cast<float>(bins.num_columns + 1)",
     ),
     "bins of a row that are not skipped": (
-        BACKWARD,
+        TILES,
         r"problem_\.pooled_width - bins\.num_columns\)",
         "0 * bins.num_columns)",
     ),
     "runs of bins that begin in the first row": (
-        BACKWARD,
+        TILES,
         r"bins\.first_row \* problem_\.pooled_width \+",
         "0 * problem_.pooled_width +",
     ),
     "runs of bins that begin in the first column": (
-        BACKWARD,
+        TILES,
         r"problem_\.pooled_width \+ bins\.first_column",
         "problem_.pooled_width",
     ),
-    "lanes that meet add at once": (BACKWARD, r"is_adder = adder == lane\(\)", "is_adder = adder >= 0"),
+    "lanes that meet add at once": (BINS, r"is_adder = adder == lane\(\)", "is_adder = adder >= 0"),
     "lanes that meet add in reverse": (
-        BACKWARD,
+        BINS,
         r"given\[i \* kWarp \+ lane\(\)\]",
         "given[((rank - 1 - i) & (kMaxGivenGrads - 1)) * kWarp + lane()]",
     ),
-    "the last of many lanes is left out": (BACKWARD, r"rank > kMaxGivenGrads\)\)", "rank > kMaxGivenGrads + 1))"),
-    "the adder adds first": (BACKWARD, r"sum_t sum = sums_\[cell\];", "sum_t sum = sums_[cell] + grad; grad = 0;"),
+    "the last of many lanes is left out": (BINS, r"rank > kMaxGivenGrads\)\)", "rank > kMaxGivenGrads + 1))"),
+    "the adder adds first": (BINS, r"sum_t sum = sums_\[cell\];", "sum_t sum = sums_[cell] + grad; grad = 0;"),
     "the steps of a warp out of order": (
-        BACKWARD,
+        BINS,
         r"add_step\(steps\.cells\[step\], static_cast<sum_t>\(steps\.grads\[step\]\), peers\[step\]",
         "add_step(steps.cells[3 - step], static_cast<sum_t>(steps.grads[3 - step]), peers[3 - step]",
     ),
     "half-precision sums": (
-        BACKWARD,
+        BINS,
         r"sums_\[cell\] = sum \+ grad;",
         "sums_[cell] = static_cast<float>(BFloat16(static_cast<float>(sum + grad)));",
     ),
-    "sums are not cleared": (BACKWARD, r"sums\[i\] = 0;", ""),
-    "the gradients of another channel": (BACKWARD, r"c \* problem\.output_channel_stride", "0 * c"),
-    "the gradients of another plane": (BACKWARD, r"region\.image >= image", "region.image >= 0 * image"),
+    "sums are not cleared": (BINS, r"sums_\[i\] = 0;", ""),
+    "the gradients of another channel": (
+        BINS,
+        r"grad_output \+ c \* problem\.output",
+        "grad_output + 0 * problem.output",
+    ),
+    "channels: the gradients of another channel": (CHANNELS, r"grad_output \+ c_\)", "grad_output + c_ % 2)"),
+    "channels: beyond the last channel": (
+        CHANNELS,
+        r"if \(c_ >= problem_\.num_channels\)",
+        "if (c_ > problem_.num_channels)",
+    ),
+    "channels: sums are not cleared": (CHANNELS, r"sums_\[i \* kWarp\] = 0;", ""),
+    "channels: the last cell of a tile": (
+        CHANNELS,
+        r"i < num_cells_; \+\+i\) \{\s*const",
+        "i < num_cells_ - 1; ++i) {\n const",
+    ),
+    "channels: the rows of a tile": (CHANNELS, r"y \* maps\.width \+ i - y \* width", "i"),
+    "channels: the next row of a run": (CHANNELS, r"at_ \+= run_->skip \* ", "at_ += 0 * run_->skip * "),
+    "channels: the next run": (CHANNELS, r"(\+\+run_;\s*)begin_run\(\);", r"\1left_in_row_ = run_->end;"),
+    "channels: the bins of one load": (CHANNELS, r"first \+ kBinsAhead, num_bins", "first, num_bins"),
+    "channels: half-precision sums": (
+        CHANNELS,
+        r"sums_\[bins\.cells\[i\] \* kWarp\] \+= (.*);",
+        r"sums_[bins.cells[i] * kWarp] = static_cast<float>(BFloat16(static_cast<float>(sums_[bins.cells[i] * kWarp] + \1)));",
+    ),
+    "channels: no barrier before runs are replaced": (CHANNELS, WARP_BARRIER + r"(\s*// before other runs)", r"\1"),
+    "the gradients of another plane": (TILES, r"region\.image >= image", "region.image >= 0 * image"),
     "the gradients of another level": (
-        BACKWARD,
+        TILES,
         r"region\.level > tile_\.level \|\| \((region\.level == tile_\.level) &&",
         r"(\1 &&",
     ),
-    "runs of bins without the last region": (BACKWARD, r"i < end_ \? find_bins", "i < end_ - 1 ? find_bins"),
+    "runs of bins without the last region": (TILES, r"i < end_ \? find_bins", "i < end_ - 1 ? find_bins"),
     "only one turn of the tiles": (BACKWARD, r"index \+= gridDim\.y", "index += plan.num_tiles"),
-    "no barrier before sums are cleared": (BACKWARD, WARP_BARRIER + r"(\s*// before the next turn)", r"\1"),
-    "the gradients of one segment": (BACKWARD, r"segment_ < problem_\.num_rois;", "segment_ == 0;"),
+    "no barrier before sums are cleared": (BINS, WARP_BARRIER + r"(\s*// before the next turn)", r"\1"),
+    "the gradients of one segment": (TILES, r"segment_ < problem_\.num_rois;", "segment_ == 0;"),
     "the gradients of one list": (BACKWARD, r"while \(lister\.has_next\(\)\)", "if (lister.has_next())"),
-    "bins beyond the last": (BACKWARD, r"if \(bin < num_bins\)", "if (bin < num_bins + 1)"),
-    "the bins of the run before": (BACKWARD, r"while \(bin >= own_run_", "while (bin > own_run_"),
+    "bins beyond the last": (BINS, r"if \(bin < num_bins\)", "if (bin < num_bins + 1)"),
+    "the bins of the run before": (BINS, r"while \(bin >= own_run_", "while (bin > own_run_"),
     "only one turn of the images": (BACKWARD, r"image \+= gridDim\.z", "image += problem.num_images"),
     "only one turn of the channels": (BACKWARD, r"group \+= gridDim\.x", "group += plan.num_groups"),
     "no barrier before gradients are taken": (
-        BACKWARD,
+        BINS,
         r"(give\(given, is_adder, adder, rank, grad\);)" + WARP_BARRIER + r"(\s*sum_t sum)",
         r"\1\2",
     ),
-    "no barrier before runs are read": (BACKWARD, r"(list_rows\(\);)" + WARP_BARRIER, r"\1"),
-    "no barrier before sums are written": (BACKWARD, WARP_BARRIER + r"(\s*// before sums are read)", r"\1"),
+    "no barrier before runs are read": (TILES, r"(list_rows\(\);)" + WARP_BARRIER, r"\1"),
+    "no barrier before sums are written": (BINS, WARP_BARRIER + r"(\s*// before sums are read)", r"\1"),
 }
 
 IN_GATHER = {
-    "a gather from another level": (GATHER, r"problem\.level_of_region\(tile\.region\)", "0"),
+    "a gather from another level": (GATHER, r"problem\.level_of_region\(k\)", "0"),
+    "a gather of the first elements only": (
+        GATHER,
+        r"i \+= gridDim\.y \* kThreads",
+        "i += problem.output_region_stride",
+    ),
     "a gather from another image": (GATHER, r"\(image < 0 \? 0 : image\)", "0"),
 }
 
