@@ -43,9 +43,29 @@ class ColumnInstructions(NamedTuple):
 INFERENCE = ColumnInstructions(channels=8, region=150, tile=110, turn=76, row=36, bins=145, column=17)
 TRAINING = ColumnInstructions(channels=4, region=150, tile=75, turn=59, row=28, bins=130, column=26)
 CELL_INSTRUCTIONS, CELL_CHANNELS = 21, 4  # forward_channels_last_kernel: of a cell, in 4 channels a lane
-STEP_INSTRUCTIONS, STEP_CYCLES = 92, 200  # backward_kernel: of 32 bins
-LIST_INSTRUCTIONS, CELLS_INSTRUCTIONS = 300, 8  # of 32 regions; of 32 cells that are cleared and written
-MAX_CELLS, MIN_CELLS, MIN_WARPS = 6460, 512, 6 * MULTIPROCESSORS  # of plan_backward(), contiguous
+MIN_WARPS = 6 * MULTIPROCESSORS  # of plan_backward()
+
+
+class SumInstructions(NamedTuple):
+    """Counts instructions and limits of backward_kernel."""
+
+    channels: int  # of a warp
+    bins: int  # that it adds in a step
+    step: int  # instructions
+    step_cycles: int
+    regions: int = 300  # instructions to look at 32 of them
+    cells: int = 8  # instructions to clear and write 32 sums
+    max_cells: int = 6524  # of a tile
+    min_cells: int = 512
+
+
+BINS = SumInstructions(channels=1, bins=WARP, step=90, step_cycles=200)
+CHANNELS = SumInstructions(channels=WARP, bins=1, step=50, step_cycles=60, max_cells=209, min_cells=64)
+
+
+def choose_inference(parts: list[Part]) -> ColumnInstructions:
+    """Returns the counts for two vectors of channels, or for one where it holds them all."""
+    return INFERENCE if parts[0].input.shape[1] > TRAINING.channels else TRAINING._replace(row=20, column=10)
 
 
 class Windows(NamedTuple):
@@ -69,7 +89,7 @@ def microseconds(instructions: float) -> float:
 
 
 def count_columns(windows: Windows, output_size: tuple[int, int], costs: ColumnInstructions) -> tuple[float, float]:
-    """Returns the instructions of an average region and channel group, and the bytes that it reads of its cells once."""
+    """Returns the instructions of an average region and channel group, and the bytes of cells that it reads."""
     (tops, bottoms), (lefts, rights) = windows.rows, windows.columns
     num_regions = min(MAX_REGIONS, len(tops))
     total = num_bytes = 0.0
@@ -122,39 +142,43 @@ def cut(part: Part, max_cells: int) -> tuple[int, int]:
     return math.ceil(height / math.ceil(height / (max_cells // tile_width))), tile_width
 
 
-def count_steps(part: Part, output_size: tuple[int, int], tile: tuple[int, int]) -> list[float]:
-    """Returns the steps that each tile of each image takes in one channel."""
+def count_bins(part: Part, output_size: tuple[int, int], tile: tuple[int, int]) -> list[float]:
+    """Returns the bins that each tile of each image meets."""
     windows = find_windows(part, output_size)
     num_bins = []  # on each axis: (tiles, regions)
     for (los, his), size, step in zip(windows, part.input.shape[2:], tile, strict=True):
         begins = torch.arange(0, size, step)[:, None, None]
         num_bins.append(((los < begins + step) & (his > begins) & (his > los)).sum(2))
-    steps = []
+    bins = []
     for image in range(part.input.shape[0]):
         down, across = (axis[:, part.rois[:, 0] == image].double() for axis in num_bins)
-        steps += (down @ across.T / WARP).flatten().tolist()
-    return steps
+        bins += (down @ across.T).flatten().tolist()
+    return bins
 
 
-def predict_backward(parts: list[Part], output_size: tuple[int, int]) -> dict[str, float]:
+def predict_backward(parts: list[Part], output_size: tuple[int, int], costs: SumInstructions) -> dict[str, float]:
     batch_size, channels = parts[0].input.shape[:2]
+    groups = math.ceil(channels / costs.channels)
 
     def count_tiles(max_cells: int) -> int:
         tiles = [cut(part, max_cells) for part in parts]
         sizes = [zip(part.input.shape[2:], tile, strict=True) for part, tile in zip(parts, tiles, strict=True)]
         return sum(math.prod(math.ceil(side / step) for side, step in size) for size in sizes)
 
-    max_cells = MAX_CELLS
-    while batch_size * channels * count_tiles(max_cells) < MIN_WARPS and max_cells >= 2 * MIN_CELLS:
+    max_cells = costs.max_cells
+    while batch_size * groups * count_tiles(max_cells) < MIN_WARPS and max_cells >= 2 * costs.min_cells:
         max_cells //= 2
-    steps = [count_steps(part, output_size, cut(part, max_cells)) for part in parts]
-    total = sum(map(sum, steps)) * STEP_INSTRUCTIONS
-    for part, of_part in zip(parts, steps, strict=True):
-        total += len(of_part) / batch_size * len(part.rois) / WARP * LIST_INSTRUCTIONS
-        total += batch_size * part.input[0, 0].numel() / WARP * CELLS_INSTRUCTIONS
+    bins = [count_bins(part, output_size, cut(part, max_cells)) for part in parts]
+    steps = [[math.ceil(count / costs.bins) for count in of_part] for of_part in bins]
+    total = sum(map(sum, steps)) * costs.step
+    for part, of_part in zip(parts, bins, strict=True):
+        total += len(of_part) / batch_size * len(part.rois) / WARP * costs.regions
+        total += batch_size * part.input[0, 0].numel() * costs.channels / WARP * costs.cells
+    read = 8 * channels * sum(map(sum, bins))
     return {
-        "instructions": microseconds(channels * total),
-        "longest warp": max(map(max, steps)) * STEP_CYCLES / GIGAHERTZ / 1e3,
+        "instructions": microseconds(groups * total),
+        "second level": read / SECOND_LEVEL_GB / 1e3,
+        "longest warp": max(map(max, steps)) * costs.step_cycles / GIGAHERTZ / 1e3,
     }
 
 
@@ -165,10 +189,11 @@ def predict_memory(parts: list[Part], output_size: tuple[int, int], with_argmax:
 
 
 KERNELS: dict[str, tuple[Callable[..., dict[str, float]], bool]] = {
-    "inference": (lambda parts, size: predict_columns(parts, size, INFERENCE), False),
+    "inference": (lambda parts, size: predict_columns(parts, size, choose_inference(parts)), False),
     "inference, channels_last": (predict_channels_last, False),
     "training forward": (lambda parts, size: predict_columns(parts, size, TRAINING), True),
-    "backward": (predict_backward, True),
+    "backward": (lambda parts, size: predict_backward(parts, size, BINS), True),
+    "backward, channels_last": (lambda parts, size: predict_backward(parts, size, CHANNELS), True),
 }
 
 

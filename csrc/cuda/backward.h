@@ -28,7 +28,7 @@ struct BinRun {
 constexpr int64_t kMaxRunBins = 1 << 20;
 
 constexpr int kMaxRuns = 64;       // which a warp lists at a time
-constexpr int kMaxGivenGrads = 4;  // gradients that a lane is given at once
+constexpr int kMaxGivenGrads = 3;  // gradients that a lane is given at once
 
 // Returns the shared memory of a warp that sums so many cells. Where a lane has a bin, in one channel:
 //

@@ -175,7 +175,7 @@ IN_BACKWARD = {
     "lanes that meet add in reverse": (
         BINS,
         r"given\[i \* kWarp \+ lane\(\)\]",
-        "given[((rank - 1 - i) & (kMaxGivenGrads - 1)) * kWarp + lane()]",
+        "given[(i < rank && rank <= kMaxGivenGrads ? rank - 1 - i : i) * kWarp + lane()]",
     ),
     "the last of many lanes is left out": (BINS, r"rank > kMaxGivenGrads\)\)", "rank > kMaxGivenGrads + 1))"),
     "the adder adds first": (BINS, r"sum_t sum = sums_\[cell\];", "sum_t sum = sums_[cell] + grad; grad = 0;"),
@@ -207,16 +207,15 @@ IN_BACKWARD = {
         r"i < num_cells_; \+\+i\) \{\s*const",
         "i < num_cells_ - 1; ++i) {\n const",
     ),
-    "channels: the rows of a tile": (CHANNELS, r"y \* maps\.width \+ i - y \* width", "i"),
+    "channels: the rows of a tile": (CHANNELS, r"y \* maps\.width \+ i - y \* width", "0 * y + i"),
     "channels: the next row of a run": (CHANNELS, r"at_ \+= run_->skip \* ", "at_ += 0 * run_->skip * "),
     "channels: the next run": (CHANNELS, r"(\+\+run_;\s*)begin_run\(\);", r"\1left_in_row_ = run_->end;"),
     "channels: the bins of one load": (CHANNELS, r"first \+ kBinsAhead, num_bins", "first, num_bins"),
     "channels: half-precision sums": (
         CHANNELS,
-        r"sums_\[bins\.cells\[i\] \* kWarp\] \+= (.*);",
-        r"sums_[bins.cells[i] * kWarp] = static_cast<float>(BFloat16(static_cast<float>(sums_[bins.cells[i] * kWarp] + \1)));",
+        r"(sums_\[bins\.cells\[i\] \* kWarp\]) \+= (.*);",
+        r"\1 = static_cast<float>(BFloat16(static_cast<float>(\1 + \2)));",
     ),
-    "channels: no barrier before runs are replaced": (CHANNELS, WARP_BARRIER + r"(\s*// before other runs)", r"\1"),
     "the gradients of another plane": (TILES, r"region\.image >= image", "region.image >= 0 * image"),
     "the gradients of another level": (
         TILES,
