@@ -3,9 +3,9 @@
     python benchmarks/predict_cuda.py
 
 A kernel takes the longest of these: the instructions of its warps, counted from the machine code for sm_90
-(cuobjdump -sass) and from the windows of the boxes; what the first-level caches get from the second; what memory must
-give and take at least; and, for the backward, the warp with the most bins, whose steps wait for one another. These are
-predictions: float32, +-35 %.
+(cuobjdump -sass) and from the cells of the boxes' bins; what the first-level caches get from the second ("cache"); what
+memory must give and take at least; and, in the backward, the warp with the most bins, whose steps wait for one another
+("chain"). The table has predictions for float32, +-35 %, and says what each is due to.
 """
 
 import argparse
@@ -15,8 +15,6 @@ from typing import NamedTuple
 
 import torch
 from gpu_times import FINEST
-from rich.console import Console
-from rich.table import Table
 from workloads import WORKLOADS, Part, Workload
 
 from roipool.reference import _bin_cells as bin_cells
@@ -66,6 +64,11 @@ CHANNELS = SumInstructions(channels=WARP, bins=1, step=50, step_cycles=60, max_c
 def choose_inference(parts: list[Part]) -> ColumnInstructions:
     """Returns the counts for two vectors of channels, or for one where it holds them all."""
     return INFERENCE if parts[0].input.shape[1] > TRAINING.channels else TRAINING._replace(row=20, column=10)
+
+
+def choose_sums(parts: list[Part]) -> SumInstructions:
+    """Returns the counts for channels_last gradients: lanes are channels where there are enough."""
+    return CHANNELS if parts[0].input.shape[1] >= WARP // 2 else BINS
 
 
 class Windows(NamedTuple):
@@ -119,7 +122,7 @@ def predict_columns(parts: list[Part], output_size: tuple[int, int], costs: Colu
         groups = len(part.rois) * math.ceil(part.input.shape[1] / costs.channels)
         instructions += groups * counted[0]
         num_bytes += groups * counted[1]
-    return {"instructions": microseconds(instructions), "second level": num_bytes / SECOND_LEVEL_GB / 1e3}
+    return {"instructions": microseconds(instructions), "cache": num_bytes / SECOND_LEVEL_GB / 1e3}
 
 
 def predict_channels_last(parts: list[Part], output_size: tuple[int, int]) -> dict[str, float]:
@@ -131,7 +134,7 @@ def predict_channels_last(parts: list[Part], output_size: tuple[int, int]) -> di
         channels = part.input.shape[1]
         instructions += visits * channels / CELL_CHANNELS / WARP * CELL_INSTRUCTIONS
         bytes_read += cells * channels * 4
-    return {"instructions": microseconds(instructions), "second level": bytes_read / SECOND_LEVEL_GB / 1e3}
+    return {"instructions": microseconds(instructions), "cache": bytes_read / SECOND_LEVEL_GB / 1e3}
 
 
 def cut(part: Part, max_cells: int) -> tuple[int, int]:
@@ -177,8 +180,8 @@ def predict_backward(parts: list[Part], output_size: tuple[int, int], costs: Sum
     read = 8 * channels * sum(map(sum, bins))
     return {
         "instructions": microseconds(groups * total),
-        "second level": read / SECOND_LEVEL_GB / 1e3,
-        "longest warp": max(map(max, steps)) * costs.step_cycles / GIGAHERTZ / 1e3,
+        "cache": read / SECOND_LEVEL_GB / 1e3,
+        "chain": max(map(max, steps)) * costs.step_cycles / GIGAHERTZ / 1e3,
     }
 
 
@@ -193,7 +196,7 @@ KERNELS: dict[str, tuple[Callable[..., dict[str, float]], bool]] = {
     "inference, channels_last": (predict_channels_last, False),
     "training forward": (lambda parts, size: predict_columns(parts, size, TRAINING), True),
     "backward": (lambda parts, size: predict_backward(parts, size, BINS), True),
-    "backward, channels_last": (lambda parts, size: predict_backward(parts, size, CHANNELS), True),
+    "backward, channels_last": (lambda parts, size: predict_backward(parts, size, choose_sums(parts)), True),
 }
 
 
@@ -209,13 +212,14 @@ def main() -> None:
     names = [name for name, workload in WORKLOADS.items() if not workload.for_gpus]
     parser.add_argument("--workload", nargs="+", default=[*names, "finest", "c5"], metavar="NAME", help="the problems")
     arguments = parser.parse_args()
-    table = Table("workload", "kernel", "us", "because of", "memory floor, us")
+    print("|", " | ".join(["us", *KERNELS]), "|")
+    print("|", " | ".join(["---"] * (1 + len(KERNELS))), "|")
     for name in arguments.workload:
-        for kernel, times in predict(FINEST if name == "finest" else WORKLOADS[name]):
+        cells = [name]
+        for _, times in predict(FINEST if name == "finest" else WORKLOADS[name]):
             bound = max(times, key=lambda what: times[what])
-            table.add_row(name, kernel, f"{times[bound] + PLACING_US:.0f}", bound, f"{times['memory']:.0f}")
-        table.add_section()
-    Console(width=100).print(table)
+            cells.append(f"{times[bound] + PLACING_US:.0f} {bound}")
+        print("|", " | ".join(cells), "|")
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ COMPILER = shlex.split(os.environ.get("CXX", "c++"))
 
 
 def digest_of(command: Sequence[str], files: Sequence[Path]) -> str:
+    """Returns a digest of a command and of files, which may have been removed since the command read them."""
     digest = hashlib.sha256(repr(command).encode())
     for path in files:
-        digest.update(path.read_bytes())
+        digest.update(path.read_bytes() if path.exists() else b"removed")
     return digest.hexdigest()[:16]
 
 
