@@ -7,6 +7,7 @@ Each result is printed, and added to the results, as it is made. --rehearse runs
 """
 
 import argparse
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -98,6 +99,24 @@ def check_runs(ops: Any, device: torch.device, num_runs: int) -> dict[str, objec
     return {"check": f"{num_runs} runs", "same bits as in the first": equal}
 
 
+FIRST_CALL_IN_A_CAPTURE = """
+import torch, roipool
+x, rois = torch.randn(1, 8, 20, 20, device="cuda"), torch.tensor([[0.0, 1, 1, 15, 15]], device="cuda")
+graph = torch.cuda.CUDAGraph()
+with torch.cuda.graph(graph):
+    output = torch.ops.roipool.roi_pool(x, rois, 7, 7, 1.0)
+graph.replay()
+assert torch.equal(output, roipool.roi_pool(x, rois, 7))
+"""
+
+
+def try_first_call_in_a_capture() -> dict[str, object]:
+    """Says whether a kernel may be used for the first time while a CUDA graph is captured; PyTorch warms up first."""
+    run = subprocess.run([sys.executable, "-c", FIRST_CALL_IN_A_CAPTURE], capture_output=True, text=True)
+    said = (run.stderr.strip().splitlines() or [""])[-1]
+    return {"check": "first call within the capture of a graph", "works": "yes" if run.returncode == 0 else said}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, metavar="PATH", help="add the results there, a line of JSON each")
@@ -109,6 +128,7 @@ def main() -> None:
         results.add(result)
     if not arguments.rehearse:
         results.add(check_runs(ops, device, num_runs=20))
+        results.add(try_first_call_in_a_capture())
     wrong = [line for line in results.lines if False in line.values()]
     print(f"{len(results.lines) - len(wrong)} right, {len(wrong)} wrong")
     raise SystemExit(bool(wrong))

@@ -31,8 +31,15 @@
 
 namespace roipool::cuda {
 
-// A multiprocessor has at least so many blocks at once, for which a thread has 80 registers.
-constexpr int kColumnBlocks = 3;
+// A multiprocessor has at least so many blocks at once: three leave 80 registers to a thread, two leave 128, which
+// double needs, and the code for the first architecture.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+template <typename scalar_t>
+constexpr int kColumnBlocks = 2;
+#else
+template <typename scalar_t>
+constexpr int kColumnBlocks = sizeof(scalar_t) > sizeof(float) ? 2 : 3;
+#endif
 
 // Holds the maxima of columns that a warp has found in shared memory, each for a row of bins, in a channel group of
 // kChannels channels.
@@ -268,7 +275,7 @@ class ColumnPool {
 //
 //   output, argmax  [K, C, PH, PW], contiguous
 template <bool kArgmax, int kChannels, typename scalar_t>
-__global__ void __launch_bounds__(kThreads, kColumnBlocks)
+__global__ void __launch_bounds__(kThreads, kColumnBlocks<scalar_t>)
     forward_columns_kernel(const RoIPoolProblem problem, const ColumnsPlan plan, const PlacedRegions placed,
                            scalar_t* output, int32_t* argmax) {
   using Memory = ColumnMaxima<kArgmax, kChannels, scalar_t>;

@@ -14,6 +14,7 @@ namespace roipool::cuda {
 namespace {
 
 constexpr int kWarps = kThreads / kWarp;
+constexpr int kMinBlocks = 2;  // of a multiprocessor; the compiler spills registers where nothing is said of blocks
 static_assert(kSegmentRegions % kWarp == 0);
 
 // Is what a block has in shared memory.
@@ -62,7 +63,7 @@ __device__ void write_ranges(const RoIPoolProblem& problem, const FeatureMaps& m
 }
 
 // Places kWarp regions with each block, one to a lane, which the warps share.
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kMinBlocks)
     place_regions_kernel(const RoIPoolProblem problem, const PlacedRegions placed) {
   PlacingMemory& memory = *reinterpret_cast<PlacingMemory*>(shared_memory);
   for (int64_t first = static_cast<int64_t>(blockIdx.x) * kWarp; first < problem.num_rois; first += gridDim.x * kWarp) {
