@@ -6,6 +6,7 @@ A figure is the median over some rounds, in which all contenders take turns; in 
 until 10 ms are over. Eager calls are bound by the CPU where kernels take less than some 15 us, graphs are not. Graphs
 of one contender have different copies of the inputs, which together exceed the second-level cache, and take turns.
 
+--pyramid times MultiScaleRoIPool beside loops over the levels instead, eagerly and in wall time (bench_pyramid.py).
 --variants compares, for roipool alone, tiles of several sizes in the backward and shares of several sizes in the
 forward. --rehearse times the CPU's kernels, on small problems, with the same script.
 """
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import bench_pyramid
 import torch
 from calls import make_floor
 from gpu_results import Results
@@ -207,6 +209,15 @@ def time_variants(workload: Workload, num_rounds: int) -> Iterator[dict[str, obj
         }
 
 
+def time_pyramids(num_rounds: int, rehearse: bool) -> Iterator[dict[str, object]]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for workload in bench_pyramid.WORKLOADS:
+        for mode in bench_pyramid.MODES:
+            problem = shrink(workload) if rehearse else workload
+            for result in bench_pyramid.measure_pyramid(problem, "float32", "contiguous", mode, num_rounds, device):
+                yield dataclasses.asdict(result)
+
+
 def warm_up() -> None:
     """Works until the clocks have left their idle state."""
     if torch.cuda.is_available():
@@ -215,9 +226,27 @@ def warm_up() -> None:
             time_on_gpu(lambda: square @ square)
 
 
+def choose_timings(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    workloads = {**WORKLOADS, "finest": FINEST}
+    problems, varied = PROBLEMS, ["fpn", "head", "vgg", "pyramid_proposals", "huge", "large"]
+    if arguments.rehearse:
+        workloads = {name: shrink(workload) for name, workload in workloads.items()}
+        problems = [problem for problem in PROBLEMS if problem[0] in ["fpn", "head", "vgg"]]
+        varied = ["fpn", "head"]
+    if arguments.pyramid:
+        yield from time_pyramids(arguments.rounds, arguments.rehearse)
+    elif arguments.variants:
+        for name in varied:
+            yield from time_variants(workloads[name], arguments.rounds)
+    else:
+        for name, dtype, layout in problems:
+            yield from time_problem(workloads[name], dtype, layout, arguments.rounds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, metavar="PATH", help="add the results there, a line of JSON each")
+    parser.add_argument("--pyramid", action="store_true", help="time whole heads instead, in wall time")
     parser.add_argument("--variants", action="store_true", help="compare plans instead")
     parser.add_argument("--rounds", type=int, default=3, help="of alternation (%(default)s)")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, on small problems")
@@ -229,21 +258,8 @@ def main() -> None:
         describe_environment("cpu" if arguments.rehearse else "cuda") | {"torchvision": torchvision.__version__}
     )
     warm_up()
-    workloads = {**WORKLOADS, "finest": FINEST}
-    problems = PROBLEMS
-    if arguments.rehearse:
-        workloads = {name: shrink(workload) for name, workload in workloads.items()}
-        problems = [problem for problem in PROBLEMS if problem[0] in ["fpn", "head", "vgg"]]
-    if arguments.variants:
-        for name in (
-            ["fpn", "head"] if arguments.rehearse else ["fpn", "head", "vgg", "pyramid_proposals", "huge", "large"]
-        ):
-            for result in time_variants(workloads[name], arguments.rounds):
-                results.add(result)
-        return
-    for name, dtype, layout in problems:
-        for result in time_problem(workloads[name], dtype, layout, arguments.rounds):
-            results.add(result)
+    for result in choose_timings(arguments):
+        results.add(result)
 
 
 assert roipool.__version__  # its operators must be there

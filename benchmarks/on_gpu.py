@@ -2,11 +2,10 @@
 
     python benchmarks/on_gpu.py OUT
 
-OUT gets at most five files, each written line by line, so that what there is survives whatever comes after it:
+OUT gets at most four files, each written line by line, so that what there is survives whatever comes after it:
 
     log.txt        what every phase printed
     results.jsonl  checks and times, a line of JSON each
-    pyramid.json   MultiScaleRoIPool beside loops over the levels, in wall time (bench_pyramid.py)
     ncu.txt        what Nsight Compute says of the kernels of fpn, where it is there and can read the card's counters
     summary.txt    the times as tables
 
@@ -41,14 +40,13 @@ def make_phases(out: Path, rehearse: bool) -> list[Phase]:
     """Returns the phases, the most valuable first. Their seconds add up to less than eight minutes."""
     results = ["--results", str(out / "results.jsonl")]
     script = {name: [PYTHON, str(HERE / f"{name}.py")] for name in ["gpu_check", "gpu_times", "gpu_calls"]}
-    pyramid = [PYTHON, str(HERE / "bench_pyramid.py"), "--json", str(out / "pyramid.json")]
     small = ["--rehearse"] if rehearse else []
     tests = [PYTHON, "-m", "pytest", "-q", "-p", "no:benchmark", "-W", "default"]
     calls = [*script["gpu_calls"], *small]
     phases = [
         Phase("check", 45, [*script["gpu_check"], *results, *small]),
         Phase("times", 95, [*script["gpu_times"], *results, *small]),
-        Phase("pyramid", 35, [*pyramid, *(["--rounds", "2"] if rehearse else ["--device", "cuda", "--rounds", "5"])]),
+        Phase("pyramid", 35, [*script["gpu_times"], "--pyramid", *results, *small]),
     ]
     if rehearse:
         selected = "cuda_host and (ties or level)"
@@ -104,6 +102,9 @@ def write_summary(out: Path) -> None:
                 problem = f"{line['workload']:18} {line['dtype']:9} {line['layout']:14} {line['mode']:10}"
                 times = f"{line['roipool_us']:10.1f} us  torchvision {line['torchvision_over_roipool']:6.2f}x"
                 print(f"{problem} {times}  floor {line['roipool_over_floor']:6.2f}x", file=file)
+            elif "median_ms" in line:
+                problem = f"{line['workload']:28} {line['mode']:18} {line['peer']:20}"
+                print(f"{problem} {line['median_ms']:8.3f} ms  {line['over_roipool']:6.2f}x", file=file)
             elif "variants" in line or ("check" in line and False in line.values()):
                 print(json.dumps(line), file=file)
 
