@@ -2,12 +2,13 @@
 
     python benchmarks/on_gpu.py OUT
 
-OUT gets at most four files, each written line by line, so that what there is survives whatever comes after it:
+OUT gets at most five files, written line by line but for the last, so that what there is survives whatever comes after:
 
-    log.txt        what every phase printed
-    results.jsonl  checks and times, a line of JSON each
-    ncu.txt        what Nsight Compute says of the kernels of fpn, where it is there and can read the card's counters
-    summary.txt    the times as tables
+    log.txt           what every phase printed
+    results.jsonl     checks and times, a line of JSON each
+    ncu.txt           what Nsight Compute says of the kernels of fpn, where it can read the card's counters
+    summary.txt       the times as tables
+    cpu_scaling.json  how the CPU's kernels grow with threads, if there is time left
 
 A phase that fails or runs out of time is noted, and the next one starts. The exit status is 1 if any did. --rehearse
 runs every phase without a GPU: on small problems, the kernels in host execution or those of the CPU instead.
@@ -37,7 +38,7 @@ class Phase(NamedTuple):
 
 
 def make_phases(out: Path, rehearse: bool) -> list[Phase]:
-    """Returns the phases, the most valuable first. Their seconds add up to less than eight minutes."""
+    """Returns the phases, the most valuable first. The last ones may find no time left."""
     results = ["--results", str(out / "results.jsonl")]
     script = {name: [PYTHON, str(HERE / f"{name}.py")] for name in ["gpu_check", "gpu_times", "gpu_calls"]}
     small = ["--rehearse"] if rehearse else []
@@ -61,11 +62,12 @@ def make_phases(out: Path, rehearse: bool) -> list[Phase]:
         profile = ["ncu", "--clock-control", "none", "--set", "full", "--kernel-name", "regex:_kernel"]
         profile += ["--launch-count", "6", "--log-file", str(out / "ncu.txt")]
         phases.append(Phase("ncu", 35, calls if rehearse else [*profile, *calls, "--large"]))
+    scaling = [PYTHON, str(HERE / "scaling.py"), "--curve", "threads", "--json", str(out / "cpu_scaling.json")]
     for tool in ["memcheck", "racecheck"]:
         if rehearse or shutil.which("compute-sanitizer"):
             sanitizer = ["compute-sanitizer", "--tool", tool, "--kernel-regex", "kns=roipool"]
             phases.append(Phase(tool, 25, calls if rehearse else [*sanitizer, *calls]))
-    return phases
+    return [*phases, Phase("scaling", 60, [*scaling, "--rounds", "2" if rehearse else "3"])]
 
 
 def run_phase(phase: Phase, seconds: float, log: Path) -> str:

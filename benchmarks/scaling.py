@@ -131,6 +131,7 @@ def plot_curves(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mode", choices=MODES, default="inference", help="what to time (%(default)s)")
+    parser.add_argument("--curve", nargs="+", metavar="NAME", help="only these, threads say (default: all)")
     parser.add_argument("--rounds", type=int, default=5, help="of alternation (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the results there as well")
     parser.add_argument("--plot", type=Path, metavar="PATH", help="draw them there")
@@ -139,8 +140,9 @@ def main() -> None:
     peers = load_peers(["torchvision"])
     curves: dict[str, list[tuple[float, list[Result]]]] = {}
     all_results: list[Result] = []
+    variants = [variant for variant in make_variants() if not arguments.curve or variant[0] in arguments.curve]
     with Progress(transient=True) as progress:
-        for curve, value, workload, num_threads in progress.track(list(make_variants()), description="timing"):
+        for curve, value, workload, num_threads in progress.track(variants, description="timing"):
             threads_before = torch.get_num_threads()
             torch.set_num_threads(num_threads)
             named = dataclasses.replace(workload, name=f"{curve} = {value}")
