@@ -283,8 +283,7 @@ inline void check_roi_pool_backward(const Tensor& grad_output, const Tensor& roi
   check_scale("spatial_scale", spatial_scale);
 }
 
-inline void check_roi_pool_gather(const Tensor& input, const Tensor& rois, const Tensor& argmax,
-                                  double spatial_scale) {
+inline void check_roi_pool_gather(const Tensor& input, const Tensor& rois, const Tensor& argmax, double spatial_scale) {
   check_features(input, "input", "(N, C, H, W)");
   check_map_size("input", input.size(2), input.size(3));
   check_rois(rois, input, "input");
