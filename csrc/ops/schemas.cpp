@@ -2,6 +2,9 @@
 // (roipool/_ops), since the stable ABI has neither.
 #include <torch/csrc/stable/library.h>
 
+// argmax, where an operator takes it, is that of a forward with the same rois and scales. An element that names a cell
+// outside of its bin has no defined gradient: CUDA may leave it out.
+
 STABLE_TORCH_LIBRARY(roipool, m) {
   m.def(
       "roi_pool(Tensor input, Tensor rois, SymInt pooled_height, SymInt pooled_width, float spatial_scale)"
