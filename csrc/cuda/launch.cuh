@@ -67,14 +67,20 @@ cudaError_t launch(void (*kernel)(Parameters...), Blocks blocks, int num_threads
 }
 
 // Launches a kernel that may ask for more than 48 KiB of shared memory. The kernel is allowed the most that the device
-// has, whatever this launch needs: the attribute is the kernel's, and other threads set it, too.
+// has, whatever this launch needs: the attribute is the kernel's, and other threads set it,
+// too. Of the memory that a multiprocessor shares with its cache, the kernel prefers all.
 template <typename... Parameters>
 cudaError_t launch_with_shared_memory(const DeviceLimits& device, void (*kernel)(Parameters...), Blocks blocks,
                                       int num_threads, int64_t shared_bytes, cudaStream_t stream,
                                       std::common_type_t<Parameters>... arguments) {
-  const cudaError_t error =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, device.shared_bytes);
-  return error != cudaSuccess ? error : launch(kernel, blocks, num_threads, shared_bytes, stream, arguments...);
+  for (const cudaError_t error :
+       {cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, device.shared_bytes),
+        cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared)}) {
+    if (error != cudaSuccess) {
+      return error;
+    }
+  }
+  return launch(kernel, blocks, num_threads, shared_bytes, stream, arguments...);
 }
 
 }  // namespace roipool::cuda
