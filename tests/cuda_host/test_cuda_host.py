@@ -59,6 +59,16 @@ def test_planes_larger_than_shared_memory(set_device, cuda_host, kilobytes, layo
     assert_same_bits(grad_input, grad_output + 0.0)
 
 
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+@pytest.mark.parametrize("limit", ["1", "7", "100"])
+def test_limits_from_the_environment(monkeypatch, cuda_host, limit, layout):
+    """Small tiles and shares, as benchmarks ask for them."""
+    monkeypatch.setenv("ROIPOOL_CUDA_TILE_CELLS", limit)
+    monkeypatch.setenv("ROIPOOL_CUDA_SHARE_REGIONS", limit)
+    x = layout(features((2, 20, 9, 11), torch.float32, seed=0))
+    check_against_reference(cuda_host, x, random_rois(12, 2, 9.0, 11.0, seed=0, wild=True), (3, 4), 1.0)
+
+
 def test_more_regions_than_are_sorted_together(cuda_host):
     x = features((2, 3, 9, 9), torch.float32, seed=0)
     check_against_reference(cuda_host, x, random_rois(4200, 2, 9.0, 9.0, seed=0, wild=True), (1, 1), 1.0)
