@@ -9,7 +9,7 @@ slow. --rehearse runs the kernels in host execution, on the small problems.
 import argparse
 
 import torch
-from gpu_check import REHEARSED, call_all, load_kernels
+from gpu_check import SMALL_CASES, call_all, load_kernels
 from workloads import WORKLOADS
 
 
@@ -20,11 +20,13 @@ def main() -> None:
     arguments = parser.parse_args()
     ops, device = load_kernels(arguments.rehearse)
     if arguments.large and not arguments.rehearse:
-        (part,) = WORKLOADS["fpn"].make(torch.float32, torch.contiguous_format, "cuda")
-        call_all(ops, [part.input], part.rois * torch.tensor([1, *[part.spatial_scale] * 4], device="cuda"), (7, 7))
+        for layout in [torch.contiguous_format, torch.channels_last]:
+            (part,) = WORKLOADS["fpn"].make(torch.float32, layout, "cuda")
+            scales = torch.tensor([1, *[part.spatial_scale] * 4], device="cuda")
+            call_all(ops, [part.input], part.rois * scales, (7, 7))
         torch.cuda.synchronize()
         return
-    for case in REHEARSED:
+    for case in SMALL_CASES:
         for dtype in [torch.float32, torch.bfloat16]:
             for layout in [torch.contiguous_format, torch.channels_last]:
                 maps = [torch.randn(shape).to(device, dtype, memory_format=layout) for shape in case.shapes]

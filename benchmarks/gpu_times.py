@@ -2,9 +2,10 @@
 
     python benchmarks/gpu_times.py --results results.jsonl
 
-A figure is the median over some rounds, in which all contenders take turns; in a round, a contender replays its graph
-until 10 ms are over. Eager calls are bound by the CPU where kernels take less than some 15 us, graphs are not. Graphs
-of one contender have different copies of the inputs, which together exceed the second-level cache, and take turns.
+A figure is the median over some rounds, in which all contenders take turns; in a round, a contender replays its graphs
+for about 20 ms, 200 times at most. Eager calls are bound by the CPU where kernels take less than some 15 us, graphs are
+not. Up to MAX_COPIES graphs of a contender, each with inputs of its own, take turns, so that the second-level cache
+does not hold them all.
 
 --pyramid times MultiScaleRoIPool beside loops over the levels instead, eagerly and in wall time (bench_pyramid.py).
 --variants compares, for roipool alone, tiles of several sizes in the backward and shares of several sizes in the
@@ -14,7 +15,6 @@ forward. --rehearse times the CPU's kernels, on small problems, with the same sc
 import argparse
 import dataclasses
 import os
-import random
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,11 +23,11 @@ from typing import Any
 
 import bench_pyramid
 import torch
-from calls import make_floor
+from calls import count_bytes_moved, make_floor
 from gpu_results import Results
 from measure import DTYPES, LAYOUTS
 from report import describe_environment
-from timing import GPU_MILLISECONDS, take_turns, time_on_cpu, time_on_gpu
+from timing import GPU_MILLISECONDS, copy_beyond_the_cache, take_turns, time_in_turns, time_on_gpu
 from torch import Tensor
 from workloads import WORKLOADS, Part, Workload
 
@@ -35,7 +35,7 @@ import roipool
 
 MODES = ["inference", "forward", "backward"]
 WARM_UP_SECONDS = 0.5
-MAX_COPIES = 4
+MAX_COPIES = 16
 # (workload, dtype, layout) in the order of their worth, should the time run out.
 PROBLEMS = [
     *[(name, "float32", "contiguous") for name in ["fpn", "head", "vgg", "pyramid_proposals", "proposals", "c5"]],
@@ -45,8 +45,8 @@ PROBLEMS = [
     *[(name, "float32", "channels_last") for name in ["vgg", "c5", "pixels", "dense", "huge", "finest", "large"]],
 ]
 VARIANTS = {
-    "ROIPOOL_CUDA_TILE_CELLS": ("backward", ["512", "1024", "2048", "4096", "8192"]),
-    "ROIPOOL_CUDA_SHARE_REGIONS": ("inference", ["8", "16", "32", "64", "128", "256"]),
+    "ROIPOOL_CUDA_TILE_CELLS": ("backward", ["256", "512", "1024", "2048", "4096"]),
+    "ROIPOOL_CUDA_SHARE_REGIONS": ("inference", ["8", "16", "32", "64", "128", "512"]),
 }
 # The finest level of head alone.
 FINEST = dataclasses.replace(WORKLOADS["head"], name="finest", strides=(4,), num_regions=116, box_sides=(16, 224))
@@ -89,7 +89,7 @@ def make_torchvision(mode: str, parts: list[Part], output_size: tuple[int, int])
     """
     forward, backward = torch.ops.torchvision.roi_pool, torch.ops.torchvision._roi_pool_backward
     casts = parts[0].input.dtype == torch.bfloat16
-    wide = [Part(p.input, p.rois, p.spatial_scale) for p in parts if len(p.rois)]
+    used = [part for part in parts if len(part.rois)]
 
     def pool(part: Part) -> tuple[Tensor, Tensor]:
         input = part.input.float() if casts else part.input
@@ -97,13 +97,13 @@ def make_torchvision(mode: str, parts: list[Part], output_size: tuple[int, int])
         return (output.bfloat16() if casts else output), argmax
 
     if mode != "backward":
-        return lambda: [pool(part) for part in wide]
-    pooled = [pool(part) for part in wide]
+        return lambda: [pool(part) for part in used]
+    pooled = [pool(part) for part in used]
     grads = [torch.ones_like(output) for output, _ in pooled]
 
     def backward_of_all() -> list[Tensor]:
         results = []
-        for part, grad, (_, argmax) in zip(wide, grads, pooled, strict=True):
+        for part, grad, (_, argmax) in zip(used, grads, pooled, strict=True):
             grad = grad.float() if casts else grad
             rois = part.rois.to(grad.dtype)
             result = backward(grad, rois, argmax, part.spatial_scale, *output_size, *part.input.shape)
@@ -113,25 +113,9 @@ def make_torchvision(mode: str, parts: list[Part], output_size: tuple[int, int])
     return backward_of_all
 
 
-def count_bytes(mode: str, parts: list[Part], output_size: tuple[int, int]) -> int:
-    num_values = sum(len(part.rois) for part in parts) * parts[0].input.shape[1] * output_size[0] * output_size[1]
-    argmax_bytes = 0 if mode == "inference" else 4 * num_values
-    return sum(p.input.nbytes for p in parts) + num_values * parts[0].input.element_size() + argmax_bytes
-
-
-def make_copies(parts: list[Part]) -> list[list[Part]]:
-    if not parts[0].input.is_cuda:
-        return [parts]
-    cache_bytes = torch.cuda.get_device_properties(0).L2_cache_size
-    num_copies = min(MAX_COPIES, 1 + 2 * cache_bytes // sum(part.input.nbytes for part in parts))
-    return [parts] + [
-        [Part(p.input.clone(), p.rois.clone(), p.spatial_scale) for p in parts] for _ in range(num_copies - 1)
-    ]
-
-
-def capture(call: Operator) -> Operator:
-    """Returns the replay of a call as a CUDA graph; the call itself where there is no GPU."""
-    if not torch.cuda.is_available():
+def capture(call: Operator, device: str) -> Operator:
+    """Returns the replay of a call as a CUDA graph; the call itself on the CPU."""
+    if device == "cpu":
         return call
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -144,16 +128,6 @@ def capture(call: Operator) -> Operator:
     return lambda: (graph.replay(), kept)[0]
 
 
-def time_in_turns(calls: dict[str, Operator], num_rounds: int) -> dict[str, list[float]]:
-    """Returns the microseconds of each call in each round."""
-    time_call = time_on_gpu if torch.cuda.is_available() else time_on_cpu
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for round_index in range(num_rounds):
-        for name in random.Random(round_index).sample(list(calls), len(calls)):
-            times[name].append(1e6 * time_call(calls[name]))
-    return times
-
-
 def shrink(workload: Workload) -> Workload:
     """Returns a small problem of the same kind, for a rehearsal."""
     return dataclasses.replace(
@@ -161,26 +135,38 @@ def shrink(workload: Workload) -> Workload:
     )
 
 
-def time_problem(workload: Workload, dtype: str, layout: str, num_rounds: int) -> Iterator[dict[str, object]]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    copies = make_copies(workload.make(DTYPES[dtype], LAYOUTS[layout], device))
+def time_problem(
+    workload: Workload, dtype: str, layout: str, num_rounds: int, device: str
+) -> Iterator[dict[str, object]]:
+    copies = copy_beyond_the_cache(workload.make(DTYPES[dtype], LAYOUTS[layout], device), MAX_COPIES)
     size = workload.output_size
     for mode in MODES:
         calls = {
-            "roipool": take_turns([capture(Operators(copy, size).make(mode)) for copy in copies]),
-            "torchvision": take_turns([capture(make_torchvision(mode, copy, size)) for copy in copies]),
-            "floor": take_turns([capture(make_floor(count_bytes(mode, copy, size), device)) for copy in copies]),
+            "roipool": take_turns([capture(Operators(copy, size).make(mode), device) for copy in copies]),
+            "torchvision": take_turns([capture(make_torchvision(mode, copy, size), device) for copy in copies]),
+            "floor": take_turns(
+                [capture(make_floor(count_bytes_moved(mode, copy, size), device), device) for copy in copies]
+            ),
         }
-        times = time_in_turns(calls, num_rounds)
-        medians = {name: statistics.median(values) for name, values in times.items()}
+        times = time_in_turns(calls, num_rounds, device)
+        medians = {name: 1e6 * statistics.median(seconds) for name, seconds in times.items()}
         yield {
             **{"workload": workload.name, "dtype": dtype, "layout": layout, "mode": mode},
             **{f"{name}_us": round(median, 2) for name, median in medians.items()},
-            "spread_us": round(max(times["roipool"]) - min(times["roipool"]), 2),
+            "spread_us": round(1e6 * (max(times["roipool"]) - min(times["roipool"])), 2),
             "torchvision_over_roipool": round(medians["torchvision"] / medians["roipool"], 2),
             "roipool_over_floor": round(medians["roipool"] / medians["floor"], 2),
         }
         del calls  # and with them the memory of their graphs
+
+
+def try_problem(*arguments: Any) -> Iterator[dict[str, object]]:
+    """Times a problem; says so where that fails, as one that does not fit into memory should hide no other."""
+    try:
+        yield from time_problem(*arguments)
+    except RuntimeError as error:
+        workload, *rest = arguments
+        yield {"failed": ", ".join(map(str, [workload.name, *rest])), "error": str(error)[:300]}
 
 
 @contextmanager
@@ -192,41 +178,39 @@ def variable(name: str, value: str) -> Iterator[None]:
         del os.environ[name]
 
 
-def time_variants(workload: Workload, num_rounds: int) -> Iterator[dict[str, object]]:
+def time_variants(workload: Workload, num_rounds: int, device: str) -> Iterator[dict[str, object]]:
     """Times what a plan chooses beside what the variables make it choose; graphs keep what was chosen."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    copies = make_copies(workload.make(torch.float32, torch.contiguous_format, device))
+    copies = copy_beyond_the_cache(workload.make(torch.float32, torch.contiguous_format, device), MAX_COPIES)
     for name, (mode, values) in VARIANTS.items():
         makers = [Operators(copy, workload.output_size).make(mode) for copy in copies]
-        calls = {"default": take_turns([capture(make) for make in makers])}
+        calls = {"default": take_turns([capture(make, device) for make in makers])}
         for value in values:
             with variable(name, value):
-                calls[value] = take_turns([capture(make) for make in makers])
-        medians = {value: statistics.median(times) for value, times in time_in_turns(calls, num_rounds).items()}
+                calls[value] = take_turns([capture(make, device) for make in makers])
+        times = time_in_turns(calls, num_rounds, device)
+        medians = {value: 1e6 * statistics.median(seconds) for value, seconds in times.items()}
         yield {
             **{"variants": name, "workload": workload.name, "mode": mode},
             **{value: round(median, 2) for value, median in medians.items()},
         }
 
 
-def time_pyramids(num_rounds: int, rehearse: bool) -> Iterator[dict[str, object]]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def time_pyramids(num_rounds: int, device: str) -> Iterator[dict[str, object]]:
     for workload in bench_pyramid.WORKLOADS:
         for mode in bench_pyramid.MODES:
-            problem = shrink(workload) if rehearse else workload
+            problem = shrink(workload) if device == "cpu" else workload
             for result in bench_pyramid.measure_pyramid(problem, "float32", "contiguous", mode, num_rounds, device):
                 yield dataclasses.asdict(result)
 
 
 def warm_up() -> None:
-    """Works until the clocks have left their idle state."""
-    if torch.cuda.is_available():
-        square = torch.randn(4096, 4096, device="cuda")
-        for _ in range(int(1e3 * WARM_UP_SECONDS / GPU_MILLISECONDS) + 1):
-            time_on_gpu(lambda: square @ square)
+    """Works until the GPU's clocks have left their idle state."""
+    square = torch.randn(4096, 4096, device="cuda")
+    for _ in range(int(1e3 * WARM_UP_SECONDS / GPU_MILLISECONDS) + 1):
+        time_on_gpu(lambda: square @ square)
 
 
-def choose_timings(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+def choose_timings(arguments: argparse.Namespace, device: str) -> Iterator[dict[str, object]]:
     workloads = {**WORKLOADS, "finest": FINEST}
     problems, varied = PROBLEMS, ["fpn", "head", "vgg", "pyramid_proposals", "huge", "large"]
     if arguments.rehearse:
@@ -234,13 +218,13 @@ def choose_timings(arguments: argparse.Namespace) -> Iterator[dict[str, object]]
         problems = [problem for problem in PROBLEMS if problem[0] in ["fpn", "head", "vgg"]]
         varied = ["fpn", "head"]
     if arguments.pyramid:
-        yield from time_pyramids(arguments.rounds, arguments.rehearse)
+        yield from time_pyramids(arguments.rounds, device)
     elif arguments.variants:
         for name in varied:
-            yield from time_variants(workloads[name], arguments.rounds)
+            yield from time_variants(workloads[name], arguments.rounds, device)
     else:
         for name, dtype, layout in problems:
-            yield from time_problem(workloads[name], dtype, layout, arguments.rounds)
+            yield from try_problem(workloads[name], dtype, layout, arguments.rounds, device)
 
 
 def main() -> None:
@@ -253,13 +237,14 @@ def main() -> None:
     arguments = parser.parse_args()
     import torchvision
 
+    device = "cpu" if arguments.rehearse else "cuda"
     results = Results(arguments.results)
-    results.add(
-        describe_environment("cpu" if arguments.rehearse else "cuda") | {"torchvision": torchvision.__version__}
-    )
-    warm_up()
-    for result in choose_timings(arguments):
+    results.add(describe_environment(device) | {"torchvision": torchvision.__version__})
+    if device == "cuda":
+        warm_up()
+    for result in choose_timings(arguments, device):
         results.add(result)
+    raise SystemExit(any("failed" in line for line in results.lines))
 
 
 assert roipool.__version__  # its operators must be there

@@ -2,7 +2,7 @@
 
     python benchmarks/on_gpu.py OUT
 
-OUT gets at most five files, written line by line but for the last, so that what there is survives whatever comes after:
+OUT gets at most five files. What a phase wrote survives whatever comes after it.
 
     log.txt           what every phase printed
     results.jsonl     checks and times, a line of JSON each
@@ -28,6 +28,7 @@ from typing import NamedTuple
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 PYTHON = sys.executable
+KERNELS = "place_regions|forward_columns|forward_channels_last|backward|gather"
 
 
 class Phase(NamedTuple):
@@ -42,7 +43,7 @@ def make_phases(out: Path, rehearse: bool) -> list[Phase]:
     results = ["--results", str(out / "results.jsonl")]
     script = {name: [PYTHON, str(HERE / f"{name}.py")] for name in ["gpu_check", "gpu_times", "gpu_calls"]}
     small = ["--rehearse"] if rehearse else []
-    tests = [PYTHON, "-m", "pytest", "-q", "-p", "no:benchmark", "-W", "default"]
+    tests = [PYTHON, "-m", "pytest", "-q", "-p", "no:benchmark", "-W", "default", "--tb", "short", "--maxfail", "30"]
     calls = [*script["gpu_calls"], *small]
     phases = [
         Phase("check", 45, [*script["gpu_check"], *results, *small]),
@@ -59,13 +60,14 @@ def make_phases(out: Path, rehearse: bool) -> list[Phase]:
         phases.append(Phase("tests", 90, command, (("ROIPOOL_REQUIRE_CUDA", "1"), ("OMP_NUM_THREADS", "2"))))
     phases.append(Phase("variants", 40, [*script["gpu_times"], "--variants", *results, *small]))
     if rehearse or shutil.which("ncu"):
-        profile = ["ncu", "--clock-control", "none", "--set", "full", "--kernel-name", "regex:_kernel"]
-        profile += ["--launch-count", "6", "--log-file", str(out / "ncu.txt")]
+        profile = ["ncu", "--clock-control", "none", "--set", "full", "--kernel-name", f"regex:^({KERNELS})_kernel$"]
+        profile += ["--launch-count", "14", "--log-file", str(out / "ncu.txt")]
         phases.append(Phase("ncu", 35, calls if rehearse else [*profile, *calls, "--large"]))
     scaling = [PYTHON, str(HERE / "scaling.py"), "--curve", "threads", "--json", str(out / "cpu_scaling.json")]
     for tool in ["memcheck", "racecheck"]:
         if rehearse or shutil.which("compute-sanitizer"):
-            sanitizer = ["compute-sanitizer", "--tool", tool, "--kernel-regex", "kns=roipool"]
+            sanitizer = ["compute-sanitizer", "--tool", tool, "--report-api-errors", "no", "--error-exitcode", "9"]
+            sanitizer += ["--kernel-regex", "kns=roipool"]
             phases.append(Phase(tool, 25, calls if rehearse else [*sanitizer, *calls]))
     return [*phases, Phase("scaling", 60, [*scaling, "--rounds", "2" if rehearse else "3"])]
 
@@ -86,6 +88,7 @@ def run_phase(phase: Phase, seconds: float, log: Path) -> str:
                 process.wait(timeout=5)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
             return "out of time"
 
 
@@ -97,10 +100,12 @@ def last_line_of(path: Path) -> str:
 def write_summary(out: Path) -> None:
     """Writes the times of results.jsonl as lines that a person can read."""
     path = out / "results.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    # A phase that ran out of time may have left half a line.
+    written = path.read_text().splitlines() if path.exists() else []
+    lines = [json.loads(line) for line in written if line.endswith("}")]
     with (out / "summary.txt").open("w") as file:
         for line in lines:
-            if "mode" in line and "roipool_us" in line:
+            if "roipool_us" in line:
                 problem = f"{line['workload']:18} {line['dtype']:9} {line['layout']:14} {line['mode']:10}"
                 times = f"{line['roipool_us']:10.1f} us  torchvision {line['torchvision_over_roipool']:6.2f}x"
                 print(f"{problem} {times}  floor {line['roipool_over_floor']:6.2f}x", file=file)
@@ -124,10 +129,13 @@ def main() -> None:
     for phase in make_phases(out, arguments.rehearse):
         began = time.monotonic()
         seconds = min(phase.seconds if not arguments.rehearse else 600, deadline - began)
-        ended = run_phase(phase, seconds, out / "log.txt") if seconds > 5 else "no time left"
+        if seconds < 5:
+            print(f"{phase.name:9} no time left", flush=True)
+            continue
+        ended = run_phase(phase, seconds, out / "log.txt")
         failed = failed or ended != "exit 0"
         print(f"{phase.name:9} {ended}, {time.monotonic() - began:.0f} s: {last_line_of(out / 'log.txt')}", flush=True)
-        write_summary(out)
+    write_summary(out)
     raise SystemExit(failed)
 
 

@@ -11,12 +11,20 @@ cd "$(dirname "$0")/.."
 
 # One architecture, that of the machine: the minutes are for measuring.
 capability='import torch; print("%d.%d" % torch.cuda.get_device_capability())'
-export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-$($python -c "$capability")} FORCE_CUDA=1 PYTHONPATH=$PWD
+architectures=${TORCH_CUDA_ARCH_LIST:-$("$python" -c "$capability")}
+export TORCH_CUDA_ARCH_LIST=$architectures FORCE_CUDA=1 PYTHONPATH=$PWD
+
+build() {
+  timeout 200 "$python" setup.py build_ext --inplace && "$python" -m roipool &&
+    "$python" -m roipool --json | grep -q '"cuda_loaded": true'
+}
 {
   nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader || true
   nvcc --version | tail -n 2
-  timeout 120 "$python" setup.py build_ext --inplace 2>&1 | tail -n 5
-  "$python" -m roipool
-} >>"$out/log.txt" 2>&1 || { tail -n 20 "$out/log.txt"; exit 1; }
+} >"$out/log.txt" 2>&1
+if ! build >>"$out/log.txt" 2>&1; then
+  tail -n 20 "$out/log.txt"
+  exit 1
+fi
 echo "built in $SECONDS s"
 "$python" benchmarks/on_gpu.py "$out" --seconds $((470 - SECONDS))

@@ -13,13 +13,13 @@ from workloads import Part
 GPU_MILLISECONDS = 20  # that the calls behind one figure take together, roughly
 
 
-def copy_beyond_the_cache(parts: list[Part]) -> list[list[Part]]:
+def copy_beyond_the_cache(parts: list[Part], max_copies: int = 31) -> list[list[Part]]:
     """Returns the parts and, on a GPU, so many copies that its second-level cache holds at most half of them all."""
     if not parts[0].input.is_cuda:
         return [parts]
     cache_bytes = torch.cuda.get_device_properties(parts[0].input.device).L2_cache_size
     part_bytes = max(1, sum(part.input.nbytes for part in parts))
-    num_copies = min(31, math.ceil(2 * cache_bytes / part_bytes))
+    num_copies = min(max_copies, math.ceil(2 * cache_bytes / part_bytes))
     return [
         parts,
         *([Part(p.input.clone(), p.rois.clone(), p.spatial_scale) for p in parts] for _ in range(num_copies)),
