@@ -5,7 +5,7 @@
 A kernel takes the longest of these: the instructions of its warps, counted from the machine code for sm_90
 (cuobjdump -sass) and from the cells of the boxes' bins; what the first-level caches get from the second ("cache"); what
 memory must give and take at least; and, in the backward, the warp with the most bins, whose steps wait for one another
-("chain"). The table has predictions for float32, +-35 %, and says what each is due to.
+("chain"). The table has predictions for float32, and says what each is due to.
 """
 
 import argparse

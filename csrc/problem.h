@@ -64,24 +64,15 @@ struct RoIPoolProblem {
   }
 };
 
-// Places a region on maps: bin (p, q) has the cells y->bin_cells(p) by x->bin_cells(q). Returns false where every bin
-// is empty, because the batch index is no image's or a coordinate is not finite.
-//
-// CUDA calls this rather than place_region(): an image that is kept until the axes are there costs 8 to 13 registers.
-template <typename T>
-ROIPOOL_HOST_DEVICE bool place_axes(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi, Axis<T>* x,
-                                    Axis<T>* y) {
-  const T spatial_scale = static_cast<T>(maps.spatial_scale);
-  return image_of(roi, problem.num_images) >= 0 &&
-         make_axis(roi[1], roi[3], spatial_scale, maps.width, problem.pooled_width, x) &&
-         make_axis(roi[2], roi[4], spatial_scale, maps.height, problem.pooled_height, y);
-}
-
-// Places a region on maps, as place_axes() does, and returns the image that its cells lie in, or -1.
+// Places a region on maps: bin (p, q) has the cells y->bin_cells(p) by x->bin_cells(q). Returns the image that they lie
+// in, or -1 where every bin is empty, because the batch index is no image's or a coordinate is not finite.
 template <typename T>
 ROIPOOL_HOST_DEVICE int64_t place_region(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi,
                                          Axis<T>* x, Axis<T>* y) {
-  return place_axes(problem, maps, roi, x, y) ? image_of(roi, problem.num_images) : -1;
+  const T spatial_scale = static_cast<T>(maps.spatial_scale);
+  const bool is_finite = make_axis(roi[1], roi[3], spatial_scale, maps.width, problem.pooled_width, x) &&
+                         make_axis(roi[2], roi[4], spatial_scale, maps.height, problem.pooled_height, y);
+  return is_finite ? image_of(roi, problem.num_images) : -1;
 }
 
 // Returns whether a cell's value replaces the best of its bin so far, where cells are visited in row-major order: it is

@@ -22,7 +22,6 @@
 namespace roipool::cuda {
 namespace {
 
-constexpr int kMaxWarps = 2;   // of a block
 constexpr int kMinBlocks = 8;  // of a multiprocessor, for which a thread has 128 registers
 
 // Sums the cells of a tile in the channels of a warp, and writes them. For a whole warp.
@@ -32,7 +31,7 @@ __device__ void sum_tile(const RoIPoolProblem& problem, const PlacedRegions& pla
                          const int32_t* argmax) {
   Adder adder(problem, tile, first_channel, memory, grad_output, argmax);
   BinLister lister(problem, placed, tile, adder.runs());
-  while (lister.has_next()) {
+  while (lister.find_next()) {
     adder.add(lister.list());
   }
   adder.write();
@@ -42,7 +41,7 @@ __device__ void sum_tile(const RoIPoolProblem& problem, const PlacedRegions& pla
 //
 //   grad_output, argmax  [K, C, PH, PW]
 template <bool kLanesAreChannels, typename scalar_t>
-__global__ void __launch_bounds__(kMaxWarps* kWarp, kMinBlocks)
+__global__ void __launch_bounds__(kMaxBlockWarps* kWarp, kMinBlocks)
     backward_kernel(const RoIPoolProblem problem, const BackwardPlan plan, const PlacedRegions placed,
                     const scalar_t* grad_output, const int32_t* argmax) {
   unsigned char* const memory = shared_memory + warp() * plan.warp_bytes;
@@ -73,7 +72,8 @@ cudaError_t backward(const RoIPoolProblem& problem, const void* grad_output, con
       return error;
     }
   }
-  const BackwardPlan plan = plan_backward(problem, device, limit_from_environment("ROIPOOL_CUDA_TILE_CELLS"));
+  const BackwardPlan plan =
+      plan_backward(problem, device, number_from_environment("ROIPOOL_CUDA_TILE_CELLS", INT64_MAX));
   return with_dtype(problem.dtype, [&](auto zero) {
     using scalar_t = decltype(zero);
     const auto kernel = plan.warp_channels > 1 ? backward_kernel<true, scalar_t> : backward_kernel<false, scalar_t>;

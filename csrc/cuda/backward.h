@@ -1,5 +1,5 @@
-// Decides how the backward's kernel shares out its work: pure functions of sizes and the limits of the device. Includes
-// nothing of CUDA.
+// Decides how the backward's kernel shares out its work: pure functions of sizes and the limits of the device. This
+// header includes nothing of CUDA.
 #pragma once
 
 #include <algorithm>
@@ -24,9 +24,10 @@ struct BinRun {
   int64_t from;        // where its first bin lies in grad_output and argmax
 };
 
-// A run has so many bins at most, unless it has one row, so that floats can tell their rows.
+// Limits the bins of a run of several rows, so that floats can tell its rows.
 constexpr int64_t kMaxRunBins = 1 << 20;
 
+constexpr int kMaxBlockWarps = 2;  // of a block
 constexpr int kMaxRuns = 64;       // which a warp lists at a time
 constexpr int kMaxGivenGrads = 3;  // gradients that a lane is given at once
 
@@ -45,7 +46,7 @@ constexpr int64_t summing_bytes(int64_t num_cells, bool lanes_are_channels, int6
   return kMaxRuns * static_cast<int64_t>(sizeof(BinRun)) + num_sums * sum_bytes;
 }
 
-// Divides the number of a cell by the width of its map, in two instructions.
+// Divides the number of a cell by the width of its map, by a multiplication and shifts.
 class RowFinder {
  public:
   RowFinder() = default;
@@ -73,7 +74,7 @@ struct LevelTiles {
   int32_t num_across;  // tiles
   int64_t begin;       // of its tiles, among those of all levels
   int64_t end;
-  RowFinder rows;
+  RowFinder row_finder;
 };
 
 // Cuts the maps of a level into tiles of at most so many cells, which are nearly square where neither side of the map
@@ -95,7 +96,7 @@ inline LevelTiles cut_level(const FeatureMaps& maps, int64_t max_cells, int64_t 
 struct BackwardPlan {
   LevelTiles levels[kMaxLevels];
   int64_t num_tiles;      // of all levels, the coarsest first, since its tiles have the most bins
-  int64_t num_groups;     // of the channels of a block
+  int64_t num_groups;     // channel groups, each of the channels of a block
   int64_t warp_channels;  // 1 where a lane has a bin, kWarp where it has a channel
   int64_t num_warps;      // of a block
   int64_t warp_bytes;     // of shared memory
@@ -133,7 +134,7 @@ inline BackwardPlan plan_backward(const RoIPoolProblem& problem, const DeviceLim
   BackwardPlan plan{};
   plan.warp_channels = lanes_are_channels ? kWarp : 1;
   const int64_t num_warps = divide_up(problem.num_channels, plan.warp_channels);  // for each tile
-  plan.num_warps = std::clamp<int64_t>(num_warps, 1, 2);
+  plan.num_warps = std::clamp<int64_t>(num_warps, 1, kMaxBlockWarps);
   plan.num_groups = divide_up(num_warps, plan.num_warps);
   const int64_t room = (device.shared_bytes / kBlocksAtOnce - kReservedBytes) / plan.num_warps - kVectorBytes -
                        summing_bytes(0, lanes_are_channels, sum_bytes);

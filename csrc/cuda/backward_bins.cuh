@@ -51,7 +51,7 @@ class BinAdder {
     for (uint32_t first = 0; first < num_bins; first += kStepsAhead * kWarp) {
       const Steps steps = next;
       next = load(first + kStepsAhead * kWarp, num_bins);
-      unsigned peers[kStepsAhead];  // lanes at the same cell, which need not wait for the sums of the step before
+      unsigned peers[kStepsAhead];  // lanes at the same cell: found first, since this needs no sums
       ROIPOOL_UNROLL_BY(kStepsAhead)
       for (int step = 0; step < kStepsAhead; ++step) {
         peers[step] = __match_any_sync(kAllLanes, steps.cells[step]);
@@ -66,11 +66,11 @@ class BinAdder {
 
   __device__ void write() const {
     const FeatureMaps& maps = problem_.levels[tile_.level];
-    scalar_t* const grad_input = tile_.template first_of<scalar_t>(maps) + c_ * maps.channel_stride;
     const int32_t width = tile_.cells.columns.hi - tile_.cells.columns.lo;
-    for (int32_t first = 0, y = 0; first < num_cells_; first += width, ++y) {
+    scalar_t* grad_input = tile_.template first_of<scalar_t>(maps) + c_ * maps.channel_stride;
+    for (int32_t first = 0; first < num_cells_; first += width, grad_input += maps.width * maps.cell_stride) {
       for (int32_t x = lane(); x < width; x += kWarp) {
-        grad_input[(y * maps.width + x) * maps.cell_stride] = static_cast<scalar_t>(sums_[first + x]);
+        grad_input[x * maps.cell_stride] = static_cast<scalar_t>(sums_[first + x]);
       }
     }
     __syncwarp();  // before the next turn clears the sums

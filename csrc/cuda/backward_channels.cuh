@@ -44,9 +44,9 @@ class ChannelAdder {
   __device__ void add(uint32_t num_bins) {
     run_ = runs_;
     begin_run();
-    Bins next = load(0, num_bins);
+    NextBins next = load(0, num_bins);
     for (uint32_t first = 0; first < num_bins; first += kBinsAhead) {
-      const Bins bins = next;
+      const NextBins bins = next;
       next = load(first + kBinsAhead, num_bins);
       ROIPOOL_UNROLL_BY(kBinsAhead)
       for (int i = 0; i < kBinsAhead; ++i) {
@@ -61,24 +61,26 @@ class ChannelAdder {
       return;
     }
     const FeatureMaps& maps = problem_.levels[tile_.level];
-    scalar_t* const grad_input = tile_.template first_of<scalar_t>(maps) + c_;
     const int32_t width = tile_.cells.columns.hi - tile_.cells.columns.lo;
-    for (int32_t i = 0; i < num_cells_; ++i) {
-      const int32_t y = i / width;
-      grad_input[(y * maps.width + i - y * width) * maps.cell_stride] = static_cast<scalar_t>(sums_[i * kWarp]);
+    scalar_t* grad_input = tile_.template first_of<scalar_t>(maps) + c_;
+    const sum_t* sum = sums_;
+    for (int32_t first = 0; first < num_cells_; first += width, grad_input += maps.width * maps.cell_stride) {
+      for (int32_t x = 0; x < width; ++x, sum += kWarp) {
+        grad_input[x * maps.cell_stride] = static_cast<scalar_t>(*sum);
+      }
     }
   }
 
  private:
   // Holds what a lane adds next.
-  struct Bins {
+  struct NextBins {
     int32_t cells[kBinsAhead];  // of the tile, or the one beyond, whose sum is of no use
     scalar_t grads[kBinsAhead];
   };
 
   // Loads bins from number `first` on.
-  __device__ Bins load(uint32_t first, uint32_t num_bins) {
-    Bins bins;
+  __device__ NextBins load(uint32_t first, uint32_t num_bins) {
+    NextBins bins;
     ROIPOOL_UNROLL_BY(kBinsAhead)
     for (int i = 0; i < kBinsAhead; ++i) {
       int32_t cell = -1;

@@ -19,7 +19,7 @@ struct MapTile {
   int64_t level;
   CellRectangle cells;
   int32_t map_width;
-  RowFinder rows;
+  RowFinder row_finder;
 
   __device__ MapTile(const RoIPoolProblem& problem, const BackwardPlan& plan, int64_t image, int64_t index)
       : image(image), level(problem.num_levels - 1) {
@@ -33,7 +33,7 @@ struct MapTile {
     map_width = static_cast<int32_t>(maps.width);
     cells.rows = range_of(down, tiles.height, static_cast<int32_t>(maps.height));
     cells.columns = range_of(in_level - down * tiles.num_across, tiles.width, map_width);
-    rows = tiles.rows;
+    row_finder = tiles.row_finder;
   }
 
   __device__ int32_t num_cells() const {
@@ -49,7 +49,7 @@ struct MapTile {
 
   // Returns the number of a cell of the map among those of the tile, row by row, or -1. A negative number is no cell.
   __device__ int32_t find(int32_t cell) const {
-    const uint32_t y = rows.row_of(static_cast<uint32_t>(cell));
+    const uint32_t y = row_finder.row_of(static_cast<uint32_t>(cell));
     const uint32_t row = y - cells.rows.lo;
     const uint32_t column = static_cast<uint32_t>(cell) - y * map_width - cells.columns.lo;
     const uint32_t width = cells.columns.hi - cells.columns.lo;
@@ -64,7 +64,8 @@ struct MapTile {
   }
 };
 
-// Returns the first of the numbers 0 .. end-1 for which a condition holds that holds for all after it; else `end`.
+// Returns the first number below `end` for which a condition holds, or `end`. The condition must hold for all numbers
+// after that one.
 template <typename Condition>
 __device__ int64_t find_first(int64_t end, const Condition& holds) {
   int64_t begin = 0;
@@ -86,8 +87,9 @@ class BinLister {
   __device__ BinLister(const RoIPoolProblem& problem, const PlacedRegions& placed, const MapTile& tile, BinRun* runs)
       : problem_(problem), placed_(placed), tile_(tile), runs_(runs) {}
 
-  // Returns whether there are regions to look at. Each segment has some of the plane's regions next to one another.
-  __device__ bool has_next() {
+  // Goes on to the next segment that has regions of the tile's image and level, where none is left of the last one.
+  // Returns whether there is one. Within a segment they lie side by side.
+  __device__ bool find_next() {
     for (; next_ >= end_ && segment_ < problem_.num_rois; segment_ += kSegmentRegions) {
       const int64_t left = problem_.num_rois - segment_;
       const int64_t size = left < kSegmentRegions ? left : kSegmentRegions;
@@ -112,7 +114,7 @@ class BinLister {
 
  private:
   // Names some bins of a region.
-  struct Bins {
+  struct BinRectangle {
     int64_t first_row;
     int64_t end_row;
     int64_t first_column;
@@ -123,9 +125,9 @@ class BinLister {
   __device__ uint32_t list_regions() {
     int num_runs = 0;
     uint32_t num_bins = 0;
-    for (; num_runs + kWarp <= kMaxRuns && has_next(); next_ += kWarp) {
+    for (; num_runs + kWarp <= kMaxRuns && find_next(); next_ += kWarp) {
       const int64_t i = next_ + lane();
-      const Bins bins = i < end_ ? find_bins(i) : Bins{};
+      const BinRectangle bins = i < end_ ? find_bins(i) : BinRectangle{};
       const auto own_bins = static_cast<uint32_t>((bins.end_row - bins.first_row) * bins.num_columns);
       uint32_t end = own_bins;  // after those of the lanes below
       for (int distance = 1; distance < kWarp; distance *= 2) {
@@ -145,10 +147,10 @@ class BinLister {
 
   // Writes one run of one region: for regions of very many bins.
   __device__ uint32_t list_rows() {
-    Bins bins = find_bins(next_);
+    BinRectangle bins = find_bins(next_);
     bins.first_row = row_ > bins.first_row ? row_ : bins.first_row;
-    const bool may_have_rows = bins.num_columns > 0 && bins.num_columns < kMaxRunBins;
-    const int64_t max_rows = may_have_rows ? kMaxRunBins / bins.num_columns : 1;
+    const bool is_one_row = bins.num_columns == 0 || bins.num_columns > kMaxRunBins;
+    const int64_t max_rows = is_one_row ? 1 : kMaxRunBins / bins.num_columns;
     const bool is_last = bins.end_row - bins.first_row <= max_rows;
     bins.end_row = is_last ? bins.end_row : bins.first_row + max_rows;
     const auto num_bins = static_cast<uint32_t>((bins.end_row - bins.first_row) * bins.num_columns);
@@ -161,12 +163,12 @@ class BinLister {
   }
 
   // Finds the bins of region i that meet the tile.
-  __device__ Bins find_bins(int64_t i) const {
+  __device__ BinRectangle find_bins(int64_t i) const {
     const CellRange* const rows = placed_.rows(i);
     const CellRange* const columns = placed_.columns(i);
     const CellRange p = meeting(rows, problem_.pooled_height, tile_.cells.rows);
     const CellRange q = meeting(columns, problem_.pooled_width, tile_.cells.columns);
-    return p.empty() || q.empty() ? Bins{} : Bins{p.lo, p.hi, q.lo, q.hi - q.lo};
+    return p.empty() || q.empty() ? BinRectangle{} : BinRectangle{p.lo, p.hi, q.lo, q.hi - q.lo};
   }
 
   // Returns which of some ranges, which ascend, meet another one.
@@ -175,7 +177,7 @@ class BinLister {
             static_cast<int32_t>(find_first(num_ranges, [&](int64_t i) { return ranges[i].lo >= cells.hi; }))};
   }
 
-  __device__ void write_run(int run, int64_t i, const Bins& bins, uint32_t begin, uint32_t end) {
+  __device__ void write_run(int run, int64_t i, const BinRectangle& bins, uint32_t begin, uint32_t end) {
     const bool is_row = bins.end_row - bins.first_row == 1;
     const int64_t first_bin = bins.first_row * problem_.pooled_width + bins.first_column;
     runs_[run] = {begin, end, is_row ? 0.0f : 1.0f / static_cast<float>(bins.num_columns),

@@ -4,10 +4,10 @@
 
 namespace roipool::cuda {
 
-constexpr int kWarp = 32;          // threads that execute an instruction together
-constexpr int kThreads = 256;      // threads of a block, unless a plan says otherwise
-constexpr int kMaxThreads = 1024;  // threads that a block can have
-constexpr int kVectorBytes = 16;   // bytes that a thread can read or write by one instruction
+constexpr int kWarp = 32;                 // threads that execute an instruction together
+constexpr int kThreads = 256;             // threads of a block, unless a plan says otherwise
+constexpr int kWarps = kThreads / kWarp;  // warps of such a block
+constexpr int kVectorBytes = 16;          // bytes that a thread can read or write by one instruction
 
 struct DeviceLimits {
   int shared_bytes = 0;  // shared memory that one block may have

@@ -26,7 +26,7 @@ class Divider {
 // Divides 0 <= a < 2^20 in fewer instructions still.
 class SmallDivider {
  public:
-  __device__ explicit SmallDivider(int64_t divisor) : inverse_(1.0f / static_cast<float>(divisor)) {}
+  __device__ explicit SmallDivider(int32_t divisor) : inverse_(1.0f / static_cast<float>(divisor)) {}
 
   __device__ int32_t divide(int32_t a) const { return static_cast<int32_t>((static_cast<float>(a) + 0.5f) * inverse_); }
 

@@ -23,10 +23,11 @@ cudaError_t launch_columns(const RoIPoolProblem& problem, const PlacedRegions& p
   if (error != cudaSuccess) {
     return error;
   }
-  const ColumnsPlan plan = plan_columns(problem, kArgmax, device, limit_from_environment("ROIPOOL_CUDA_SHARE_REGIONS"));
+  const ColumnsPlan plan =
+      plan_columns(problem, kArgmax, device, number_from_environment("ROIPOOL_CUDA_SHARE_REGIONS", 0));
   const auto launch_groups_of = [&](auto num_channels) {
     constexpr int kChannels = decltype(num_channels)::value;
-    constexpr int64_t kSharedBytes = kThreads / kWarp * sizeof(ColumnMaxima<kArgmax, kChannels, scalar_t>);
+    constexpr int64_t kSharedBytes = kWarps * sizeof(ColumnMaxima<kArgmax, kChannels, scalar_t>);
     return launch(forward_columns_kernel<kArgmax, kChannels, scalar_t>, {plan.num_shares, plan.num_groups}, kThreads,
                   kSharedBytes, stream, problem, plan, placed, output, argmax);
   };

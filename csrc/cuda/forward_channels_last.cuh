@@ -28,17 +28,17 @@ __global__ void __launch_bounds__(kThreads, kChannelsLastBlocks)
                                  const Divider pooled_width, const PlacedRegions placed, scalar_t* output,
                                  int32_t* argmax) {
   const int64_t num_vectors = problem.output_region_stride / kVectorSize;
-  for (int64_t k = blockIdx.x; k < problem.num_rois; k += gridDim.x) {
-    const PlacedRegion region = placed[k];
+  for (int64_t i = blockIdx.x; i < problem.num_rois; i += gridDim.x) {
+    const PlacedRegion region = placed[i];
     const FeatureMaps& maps = problem.levels[region.level];
     const scalar_t* const map = static_cast<const scalar_t*>(maps.input) + region.image * maps.image_stride;
-    for (int64_t i = blockIdx.y * kThreads + threadIdx.x; i < num_vectors; i += gridDim.y * kThreads) {
-      const int64_t bin_index = vectors_per_bin.divide(i);
+    for (int64_t vector = blockIdx.y * kThreads + threadIdx.x; vector < num_vectors; vector += gridDim.y * kThreads) {
+      const int64_t bin_index = vectors_per_bin.divide(vector);
       const int64_t p = pooled_width.divide(bin_index);
-      const CellRectangle bin{placed.rows(k)[p], placed.columns(k)[bin_index - p * problem.pooled_width]};
-      const int64_t c = i * kVectorSize - bin_index * problem.num_channels;
+      const CellRectangle bin{placed.rows(i)[p], placed.columns(i)[bin_index - p * problem.pooled_width]};
+      const int64_t c = vector * kVectorSize - bin_index * problem.num_channels;
       const auto maxima = pool_cells<kVectorSize>(map + c, static_cast<int32_t>(maps.width), maps.cell_stride, bin);
-      const int64_t to = region.k * problem.output_region_stride + i * kVectorSize;
+      const int64_t to = region.k * problem.output_region_stride + vector * kVectorSize;
       store(maxima.values, output + to);
       if (kArgmax) {
         store(maxima.argmax, argmax + to);

@@ -71,7 +71,7 @@ __device__ inline double max_or_nan(double a, double b) {
 __device__ inline uint32_t sign_of(float value) { return bit_cast<uint32_t>(value); }
 __device__ inline uint32_t sign_of(double value) { return static_cast<uint32_t>(bit_cast<uint64_t>(value) >> 32); }
 
-// Returns a pointer to global memory as it is, but hides from the compiler how it was computed: it would compute it
+// Returns a pointer to global memory unchanged. Hides from the compiler how it was computed, which else computes it
 // anew for each cell.
 template <typename T>
 __device__ const T* keep(const T* pointer) {
@@ -92,7 +92,7 @@ struct BinTile {
   int32_t width;  // in columns of cells
 };
 
-// Is a warp's work on a region, in some adjacent channels.
+// Pools a region in a channel group, by a warp.
 template <bool kArgmax, int kChannels, typename scalar_t>
 class ColumnPool {
  public:
@@ -147,7 +147,7 @@ class ColumnPool {
     tile->width = columns[tile->num_columns - 1].hi - tile->left;
   }
 
-  // Finds the maxima of a tile's columns in each of its rows of bins. What follows the last channel is that once more.
+  // Finds the maxima of a tile's columns in each of its rows of bins. Channels beyond the last repeat it.
   __device__ void pool_columns(const BinTile& tile) const {
     const scalar_t* planes[kChannels];
     for (int c = 0; c < kChannels; ++c) {
@@ -283,7 +283,7 @@ __global__ void __launch_bounds__(kThreads, kColumnBlocks<scalar_t>)
   for (int64_t group = blockIdx.y; group < plan.num_groups; group += gridDim.y) {
     for (int64_t share = blockIdx.x; share < plan.num_shares; share += gridDim.x) {
       const int64_t end = (share + 1) * plan.share_regions;
-      for (int64_t i = share * plan.share_regions + warp(); i < end && i < problem.num_rois; i += kThreads / kWarp) {
+      for (int64_t i = share * plan.share_regions + warp(); i < end && i < problem.num_rois; i += kWarps) {
         const ColumnPool<kArgmax, kChannels, scalar_t> pool(problem, placed, i, group * kChannels, memory);
         pool.pool(output, argmax);
       }

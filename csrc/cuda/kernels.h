@@ -5,7 +5,8 @@
 // in 32.
 //
 // Words: a channel group is some adjacent channels that are worked on together; each kernel says how many. A share is
-// some of the regions. A tile is some rows and columns: of cells, of bins, of a result.
+// some of the regions. A tile is some rows and columns of cells or of bins. A plane is one channel of an image on a
+// level. A segment is the regions that are sorted together. A run is some bins of a region, listed together.
 #pragma once
 
 #include <cuda_runtime.h>

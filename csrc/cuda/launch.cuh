@@ -36,10 +36,11 @@ inline cudaError_t get_device_limits(DeviceLimits* device) {
   return cudaSuccess;
 }
 
-// Returns a limit of plans from the environment, which is looked at in each call: for comparisons in one process.
-inline int64_t limit_from_environment(const char* name) {
+// Returns a number above 0 from the environment, else another one. Looks in each call, so that one process can compare.
+inline int64_t number_from_environment(const char* name, int64_t otherwise) {
   const char* const value = std::getenv(name);
-  return value == nullptr ? INT64_MAX : std::max<int64_t>(1, std::atoll(value));
+  const int64_t number = value == nullptr ? 0 : std::atoll(value);
+  return number > 0 ? number : otherwise;
 }
 
 // Counts blocks in each dimension. Kernels take several turns where there are more than a grid holds.

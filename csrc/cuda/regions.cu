@@ -13,36 +13,35 @@
 namespace roipool::cuda {
 namespace {
 
-constexpr int kWarps = kThreads / kWarp;
 constexpr int kMinBlocks = 2;  // of a multiprocessor; the compiler spills registers where nothing is said of blocks
 static_assert(kSegmentRegions % kWarp == 0);
 
 // Is what a block has in shared memory.
 struct PlacingMemory {
-  int64_t planes[kWarps][kWarp];  // of other regions, as each warp looks at them
+  int64_t keys[kWarps][kWarp];    // of other regions, as each warp looks at them
   int64_t before[kWarps][kWarp];  // regions that each warp found to come before the one of a lane
 };
 
-// Returns what regions are sorted by: the number of their plane, level by level and image by image.
-__device__ int64_t plane_of_region(const RoIPoolProblem& problem, int64_t k) {
+// Returns what regions are sorted by: level, then image.
+__device__ int64_t key_of_region(const RoIPoolProblem& problem, int64_t k) {
   const int64_t image = problem.image_of_region(k);
   return problem.level_of_region(k) * problem.num_images + (image < 0 ? 0 : image);
 }
 
-// Counts the regions of the segment that this warp looks at, every kWarps-th 32 of them, and that come before region k.
+// Counts regions of the segment that come before region k. This warp looks at every kWarps-th group of kWarp.
 __device__ int64_t count_before(const RoIPoolProblem& problem, int64_t segment, int64_t k, PlacingMemory& memory) {
-  const int64_t plane = k < problem.num_rois ? plane_of_region(problem, k) : 0;
-  int64_t* const planes = memory.planes[warp()];
+  const int64_t key = k < problem.num_rois ? key_of_region(problem, k) : 0;
+  int64_t* const keys = memory.keys[warp()];
   int64_t before = 0;
   for (int64_t i = warp() * kWarp; i < kSegmentRegions && segment + i < problem.num_rois; i += kThreads) {
     const int64_t first = segment + i;
     const int64_t other = first + lane();
-    planes[lane()] = other < problem.num_rois ? plane_of_region(problem, other) : INT64_MAX;
+    keys[lane()] = other < problem.num_rois ? key_of_region(problem, other) : INT64_MAX;
     __syncwarp();
     for (int j = 0; j < kWarp; ++j) {
-      before += planes[j] < plane || (planes[j] == plane && first + j < k);
+      before += keys[j] < key || (keys[j] == key && first + j < k);
     }
-    __syncwarp();  // before the planes of other regions replace these
+    __syncwarp();  // before the keys of other regions replace these
   }
   return before;
 }
@@ -53,7 +52,7 @@ __device__ void write_ranges(const RoIPoolProblem& problem, const FeatureMaps& m
                              CellRange* columns) {
   Axis<T> x;
   Axis<T> y;
-  const bool has_cells = place_axes(problem, maps, roi, &x, &y);
+  const bool has_cells = place_region(problem, maps, roi, &x, &y) >= 0;
   for (int64_t p = warp(); p < problem.pooled_height; p += kWarps) {
     rows[p] = has_cells ? y.bin_cells(p) : CellRange{};
   }
@@ -66,7 +65,8 @@ __device__ void write_ranges(const RoIPoolProblem& problem, const FeatureMaps& m
 __global__ void __launch_bounds__(kThreads, kMinBlocks)
     place_regions_kernel(const RoIPoolProblem problem, const PlacedRegions placed) {
   PlacingMemory& memory = *reinterpret_cast<PlacingMemory*>(shared_memory);
-  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kWarp; first < problem.num_rois; first += gridDim.x * kWarp) {
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kWarp; first < problem.num_rois;
+       first += static_cast<int64_t>(gridDim.x) * kWarp) {
     const int64_t k = first + lane();
     const int64_t segment = first / kSegmentRegions * kSegmentRegions;
     memory.before[warp()][lane()] = count_before(problem, segment, k, memory);

@@ -9,6 +9,7 @@
 
 namespace roipool::cuda {
 
+// Says where a region lies.
 struct PlacedRegion {
   int64_t k;      // its row of rois
   int64_t image;  // that it lies in; 0 where it is in none, and all its bins are empty
@@ -30,9 +31,9 @@ class PlacedRegions {
         ranges_(reinterpret_cast<CellRange*>(regions_ + problem.num_rois)) {}
 
   static int64_t scratch_bytes(const RoIPoolProblem& problem) {
-    const int64_t bins_per_region = problem.pooled_height + problem.pooled_width;  // on both axes together
+    const int64_t ranges_per_region = problem.pooled_height + problem.pooled_width;
     const auto region_bytes = static_cast<int64_t>(sizeof(PlacedRegion));
-    return problem.num_rois * (region_bytes + bins_per_region * static_cast<int64_t>(sizeof(CellRange)));
+    return problem.num_rois * (region_bytes + ranges_per_region * static_cast<int64_t>(sizeof(CellRange)));
   }
 
   ROIPOOL_HOST_DEVICE PlacedRegion& operator[](int64_t i) const { return regions_[i]; }

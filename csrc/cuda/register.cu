@@ -1,4 +1,4 @@
-// Registers the CUDA kernels with the dispatcher. The only file of this folder that knows torch.
+// Registers the CUDA kernels with the dispatcher. No other file of this folder knows torch.
 #include <cuda_runtime.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>

@@ -26,7 +26,6 @@
 
 dim3 threadIdx;
 dim3 blockIdx;
-dim3 blockDim;
 dim3 gridDim;
 
 namespace roipool::cuda {
@@ -290,7 +289,6 @@ cudaError_t run(const cudaLaunchConfig_t& config, size_t most_shared_bytes, cons
   // Kernels take several turns where a grid holds fewer blocks than there is work: a small grid shows that they do.
   gridDim = {std::min(grid.x, device.most_blocks), std::min(grid.y, device.most_blocks),
              std::min(grid.z, device.most_blocks)};
-  blockDim = {num_threads, 1, 1};
   unsigned char* shared = roipool::cuda::shared_memory;
   ASAN_POISON_MEMORY_REGION(shared + shared_bytes, sizeof roipool::cuda::shared_memory - shared_bytes);
   for (unsigned z = 0; z < gridDim.z; ++z) {

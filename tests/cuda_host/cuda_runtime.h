@@ -41,7 +41,6 @@ struct alignas(16) uint4 {
 // The indices of the thread that runs.
 extern dim3 threadIdx;
 extern dim3 blockIdx;
-extern dim3 blockDim;
 extern dim3 gridDim;
 
 // ---- Barriers and functions of a warp, in which threads wait for one another.

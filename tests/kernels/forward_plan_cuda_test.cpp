@@ -59,9 +59,15 @@ void test_columns() {
   expect_columns(of_dtype(problem_of(2, 256, 50, 84, 1000), DType::kFloat64), true, 2, 128, 9, 112);
 }
 
+void test_shares_that_are_asked_for() {
+  EXPECT_EQ(plan_columns(problem_of(2, 256, 50, 84, 1000), false, kHopper, 512).num_shares, 2);
+  EXPECT_EQ(plan_columns(problem_of(2, 256, 50, 84, 1000), false, kHopper, 3).num_shares, 334);
+}
+
 }  // namespace
 
 int main() {
   test_ways();
   test_columns();
+  test_shares_that_are_asked_for();
 }

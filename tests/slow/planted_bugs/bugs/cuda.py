@@ -18,11 +18,11 @@ BARRIER = r"\s*__syncthreads\(\);"
 WARP_BARRIER = r"\s*__syncwarp\(\);"
 
 IN_PLACING = {
-    "a region of no image reads the first": (PROBLEM, r"return image_of\(roi, problem\.num_images\) >= 0 &&", "return"),
+    "a region of no image reads the first": (PROBLEM, r"is_finite \? image_of\(.*\) : -1", "is_finite ? 0 : -1"),
     "placed: in the order of rois alone": (
         REGIONS,
-        r"planes\[j\] < plane \|\| \(planes\[j\] == plane && (.*)\);",
-        r"plane >= 0 && \1;",
+        r"keys\[j\] < key \|\| \(keys\[j\] == key && (.*)\);",
+        r"key >= 0 && \1;",
     ),
     "placed: in reverse order within a plane": (
         REGIONS,
@@ -43,13 +43,17 @@ IN_PLACING = {
         "0 * kSegmentRegions",
     ),
     "placed: a segment without its last regions": (REGIONS, r"i < kSegmentRegions", "i < kSegmentRegions - kWarp"),
-    "placed: only one turn": (REGIONS, r"first \+= gridDim\.x \* kWarp", "first += problem.num_rois"),
-    "placed: no barrier before planes are read": (
+    "placed: only one turn": (
         REGIONS,
-        r"(planes\[lane\(\)\] = .*;)" + WARP_BARRIER,
+        r"first \+= static_cast<int64_t>\(gridDim\.x\) \* kWarp",
+        "first += problem.num_rois",
+    ),
+    "placed: no barrier before keys are read": (
+        REGIONS,
+        r"(keys\[lane\(\)\] = .*;)" + WARP_BARRIER,
         r"\1",
     ),
-    "placed: no barrier before planes are replaced": (REGIONS, WARP_BARRIER + r"(\s*// before the planes)", r"\1"),
+    "placed: no barrier before keys are replaced": (REGIONS, WARP_BARRIER + r"(\s*// before the keys)", r"\1"),
     "placed: no barrier before counts are read": (REGIONS, r"(count_before\(problem, seg.*;)" + BARRIER, r"\1"),
     "placed: no barrier before counts are replaced": (REGIONS, BARRIER + r"(\s*// before the counts)", r"\1"),
 }
@@ -64,8 +68,8 @@ IN_POOLING_BY_CELLS = {
     "a vector in the map of another level": (CHANNELS_LAST, r"problem\.levels\[region\.level\]", "problem.levels[0]"),
     "a vector of another image": (CHANNELS_LAST, r"region\.image \* maps", "0 * maps"),
     "the first column of bins only": (CHANNELS_LAST, r"bin_index - p \* problem\.pooled_width\]", "0]"),
-    "only one turn of the regions": (CHANNELS_LAST, r"k \+= gridDim\.x", "k += problem.num_rois"),
-    "only one turn of the vectors": (CHANNELS_LAST, r"i \+= gridDim\.y \* kThreads", "i += num_vectors"),
+    "only one turn of the regions": (CHANNELS_LAST, r"i \+= gridDim\.x", "i += problem.num_rois"),
+    "only one turn of the vectors": (CHANNELS_LAST, r"vector \+= gridDim\.y \* kThreads", "vector += num_vectors"),
 }
 
 IN_POOLING_BY_COLUMNS = {
@@ -202,12 +206,9 @@ IN_BACKWARD = {
         "if (c_ > problem_.num_channels)",
     ),
     "channels: sums are not cleared": (CHANNELS, r"sums_\[i \* kWarp\] = 0;", ""),
-    "channels: the last cell of a tile": (
-        CHANNELS,
-        r"i < num_cells_; \+\+i\) \{\s*const",
-        "i < num_cells_ - 1; ++i) {\n const",
-    ),
-    "channels: the rows of a tile": (CHANNELS, r"y \* maps\.width \+ i - y \* width", "0 * y + i"),
+    "channels: the last column of a tile": (CHANNELS, r"x < width; \+\+x", "x < width - 1; ++x"),
+    "channels: the last row of a tile": (CHANNELS, r"first < num_cells_; first", "first < num_cells_ - width; first"),
+    "channels: the rows of a tile": (CHANNELS, r"grad_input \+= maps\.width", "grad_input += width"),
     "channels: the next row of a run": (CHANNELS, r"at_ \+= run_->skip \* ", "at_ += 0 * run_->skip * "),
     "channels: the next run": (CHANNELS, r"(\+\+run_;\s*)begin_run\(\);", r"\1left_in_row_ = run_->end;"),
     "channels: the bins of one load": (CHANNELS, r"first \+ kBinsAhead, num_bins", "first, num_bins"),
@@ -226,7 +227,7 @@ IN_BACKWARD = {
     "only one turn of the tiles": (BACKWARD, r"index \+= gridDim\.y", "index += plan.num_tiles"),
     "no barrier before sums are cleared": (BINS, WARP_BARRIER + r"(\s*// before the next turn)", r"\1"),
     "the gradients of one segment": (TILES, r"segment_ < problem_\.num_rois;", "segment_ == 0;"),
-    "the gradients of one list": (BACKWARD, r"while \(lister\.has_next\(\)\)", "if (lister.has_next())"),
+    "the gradients of one list": (BACKWARD, r"while \(lister\.find_next\(\)\)", "if (lister.find_next())"),
     "bins beyond the last": (BINS, r"if \(bin < num_bins\)", "if (bin < num_bins + 1)"),
     "the bins of the run before": (BINS, r"while \(bin >= own_run_", "while (bin > own_run_"),
     "only one turn of the images": (BACKWARD, r"image \+= gridDim\.z", "image += problem.num_images"),
