@@ -54,7 +54,7 @@ class RowFinder {
     while ((int64_t{1} << shift_) < width) {
       ++shift_;
     }
-    factor_ = static_cast<uint32_t>(divide_up(int64_t{1} << (31 + shift_), std::max<int64_t>(1, width)));
+    factor_ = static_cast<uint32_t>(divide_up(int64_t{1} << (31 + shift_), width));
   }
 
   // Returns the row of a cell. The highest bit is not looked at.
@@ -80,13 +80,16 @@ struct LevelTiles {
 // Cuts the maps of a level into tiles of at most so many cells, which are nearly square where neither side of the map
 // is short.
 inline LevelTiles cut_level(const FeatureMaps& maps, int64_t max_cells, int64_t begin) {
+  if (maps.num_cells() == 0) {  // one side may be anything
+    return {0, 0, 0, begin, begin, RowFinder(1)};
+  }
   const int64_t side = static_cast<int64_t>(std::sqrt(static_cast<double>(max_cells)));
-  const int64_t max_width = std::max(side, max_cells / std::max<int64_t>(1, maps.height));
-  const int64_t width = divide_up(maps.width, std::max<int64_t>(1, divide_up(maps.width, max_width)));
-  const int64_t max_height = max_cells / std::max<int64_t>(1, width);
-  const int64_t height = divide_up(maps.height, std::max<int64_t>(1, divide_up(maps.height, max_height)));
-  const int64_t num_across = divide_up(maps.width, std::max<int64_t>(1, width));
-  const int64_t num_down = divide_up(maps.height, std::max<int64_t>(1, height));
+  const int64_t max_width = std::max(side, max_cells / maps.height);
+  const int64_t width = divide_up(maps.width, divide_up(maps.width, max_width));
+  const int64_t max_height = max_cells / width;
+  const int64_t height = divide_up(maps.height, divide_up(maps.height, max_height));
+  const int64_t num_across = divide_up(maps.width, width);
+  const int64_t num_down = divide_up(maps.height, height);
   return {static_cast<int32_t>(height),  static_cast<int32_t>(width), static_cast<int32_t>(num_across), begin,
           begin + num_across * num_down, RowFinder(maps.width)};
 }

@@ -119,7 +119,7 @@ class BinAdder {
     int rank = __popc(peers & lanes_below());  // among the lanes whose turn is not over
     give(given, is_adder, adder, rank, grad);
     __syncwarp();
-    sum_t sum = sums_[cell];
+    sum_t sum = sums_[is_adder ? cell : num_cells_ + lane()];
     take(given, rank, &sum);
     while (__any_sync(kAllLanes, rank > kMaxGivenGrads)) {
       rank -= kMaxGivenGrads;

@@ -165,7 +165,7 @@ class ColumnPool {
   __device__ void pool_column(const scalar_t* const (&planes)[kChannels], CellRange rows, int32_t x, int i) const {
     typename Memory::Values best;
     typename Memory::Cells cells;
-    auto cell = static_cast<uint32_t>(rows.lo * width_ + x);
+    uint32_t cell = static_cast<uint32_t>(rows.lo) * width_ + x;  // beyond the map where the row of bins is
     uint32_t signs[kChannels];
     for (int c = 0; c < kChannels; ++c) {
       best.values[c] = -INFINITY;

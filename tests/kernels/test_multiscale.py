@@ -153,3 +153,15 @@ def test_nothing_waits_for_the_device(cuda):
         roipool.MultiScaleRoIPool(NAMES, 7)(named, boxes, [IMAGE]).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("width", [0, 2**40, 2**62 + 1, 2**63 - 1])
+def test_gradients_beside_an_empty_level_of_any_width(backend, width):
+    one = torch.ones(1, 1, 1, 1, device=backend.device)
+    rois = torch.tensor([[0.0, 0, 0, 3, 3]], device=backend.device)
+    pyramid = ([1.0, 0.5], 224.0, 4)
+    grads = backend.ops.multiscale_roi_pool_backward(one, rois, 7 * one.int(), 1, [5, 0], [5, width], *pyramid)
+    expected = torch.zeros(1, 1, 5, 5)
+    expected[0, 0, 1, 2] = 1
+    assert_same_bits(grads[0], expected)
+    assert grads[1].shape == (1, 1, 0, width)

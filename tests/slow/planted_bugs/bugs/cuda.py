@@ -182,7 +182,7 @@ IN_BACKWARD = {
         "given[(i < rank && rank <= kMaxGivenGrads ? rank - 1 - i : i) * kWarp + lane()]",
     ),
     "the last of many lanes is left out": (BINS, r"rank > kMaxGivenGrads\)\)", "rank > kMaxGivenGrads + 1))"),
-    "the adder adds first": (BINS, r"sum_t sum = sums_\[cell\];", "sum_t sum = sums_[cell] + grad; grad = 0;"),
+    "the adder adds first": (BINS, r"sum_t sum = sums_\[is_adder .*\];", "sum_t sum = sums_[cell] + grad; grad = 0;"),
     "the steps of a warp out of order": (
         BINS,
         r"add_step\(steps\.cells\[step\], static_cast<sum_t>\(steps\.grads\[step\]\), peers\[step\]",
