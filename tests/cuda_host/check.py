@@ -93,9 +93,9 @@ def check_columns():
     check_on_devices(zeros, torch.tensor([[0.0, 0, 0, 14, 14]]).expand(60, 5), (2, 2), 1.0)
 
 
-check_columns()
-check_random_pyramids()
 check_random_problems()
 check_tiles()
+check_random_pyramids()
+check_columns()
 check_many()
 check_nan_payloads()
