@@ -28,10 +28,12 @@ struct Problem {
 
   at::IntArrayRef output_sizes() const { return sizes_; }
 
-  // Appends the arguments that only the operators on pyramids have.
-  Stack with_pyramid(Stack stack) const {
+  // Appends the arguments by which regions are placed, the last ones of every operator.
+  Stack with_scales(Stack stack) const {
     if (pyramid) {
       stack.insert(stack.end(), {spatial_scales, oracle_problem.canonical_scale, oracle_problem.canonical_level});
+    } else {
+      stack.emplace_back(spatial_scales[0]);
     }
     return stack;
   }
@@ -39,18 +41,14 @@ struct Problem {
   c10::IValue input() const { return pyramid ? c10::IValue(inputs) : c10::IValue(inputs[0]); }
 
   Stack forward_arguments() const {
-    Stack stack{input(), rois, oracle_problem.pooled_height, oracle_problem.pooled_width};
-    if (!pyramid) {
-      stack.emplace_back(spatial_scales[0]);
-    }
-    return with_pyramid(stack);
+    return with_scales({input(), rois, oracle_problem.pooled_height, oracle_problem.pooled_width});
   }
 
   Stack backward_arguments(const at::Tensor& grad_output, const at::Tensor& argmax) const {
     Stack stack{grad_output, rois, argmax, oracle_problem.num_images};
     if (!pyramid) {
       stack.insert(stack.end(), {oracle_problem.levels[0].height, oracle_problem.levels[0].width});
-      return stack;
+      return with_scales(stack);
     }
     std::vector<int64_t> heights;
     std::vector<int64_t> widths;
@@ -59,10 +57,10 @@ struct Problem {
       widths.push_back(level.width);
     }
     stack.insert(stack.end(), {heights, widths});
-    return with_pyramid(stack);
+    return with_scales(stack);
   }
 
-  Stack gather_arguments(const at::Tensor& argmax) const { return with_pyramid({input(), rois, argmax}); }
+  Stack gather_arguments(const at::Tensor& argmax) const { return with_scales({input(), rois, argmax}); }
 
   std::vector<int64_t> sizes_;
 };
