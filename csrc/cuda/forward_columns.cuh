@@ -112,24 +112,34 @@ class ColumnPool {
     first_output_ = region.k * problem.output_region_stride + first_channel * problem.output_channel_stride;
   }
 
-  // Pools all bins, tile by tile. A column of bins that is too wide for shared memory is pooled bin by bin.
+  // Pools all bins, tile by tile. A column of bins that is wider than there is room for is pooled bin by bin, some
+  // columns of cells after the others. Number 0 then keeps the maxima of those before.
   __device__ void pool(scalar_t* output, int32_t* argmax) const {
     const auto pooled_height = static_cast<int32_t>(problem_.pooled_height);
     const auto pooled_width = static_cast<int32_t>(problem_.pooled_width);
     BinTile tile;
     for (tile.first_column = 0; tile.first_column < pooled_width; tile.first_column += tile.num_columns) {
       choose_columns(pooled_width, &tile);
-      const bool has_columns = tile.width > 0 && tile.width <= kMaxTileColumns;
-      const int max_rows = has_columns ? kMaxTileColumns / tile.width : kMaxTileColumns;
+      const CellRange columns{tile.left, tile.left + tile.width};
+      const bool is_wide = tile.width > kMaxTileColumns;
+      const int max_rows = is_wide ? 1 : kMaxTileColumns / (tile.width > 0 ? tile.width : 1);
       for (tile.first_row = 0; tile.first_row < pooled_height; tile.first_row += tile.num_rows) {
         const int32_t rows_left = pooled_height - tile.first_row;
         tile.num_rows = rows_left < max_rows ? rows_left : max_rows;
-        if (has_columns) {
-          pool_columns(tile);
+        for (bool is_last = false; !is_last; tile.left += tile.width) {
+          is_last = !is_wide || columns.hi - tile.left < kMaxTileColumns;
+          tile.width = is_last ? columns.hi - tile.left : kMaxTileColumns - 1;
+          pool_columns(tile, is_wide ? 1 : 0);
+          __syncwarp();
+          if (is_wide) {
+            keep_columns(tile.left == columns.lo ? 1 : 0, 1 + tile.width);
+          }
+          if (is_last) {
+            pool_bins(tile, is_wide, output, argmax);
+          }
+          __syncwarp();  // before the maxima of other columns replace these
         }
-        __syncwarp();
-        pool_bins(tile, has_columns, output, argmax);
-        __syncwarp();  // before the maxima of other columns replace these
+        tile.left = columns.lo;
       }
     }
   }
@@ -147,8 +157,9 @@ class ColumnPool {
     tile->width = columns[tile->num_columns - 1].hi - tile->left;
   }
 
-  // Finds the maxima of a tile's columns in each of its rows of bins. Channels beyond the last repeat it.
-  __device__ void pool_columns(const BinTile& tile) const {
+  // Finds the maxima of a tile's columns in each of its rows of bins, and leaves them from number `first` on. Channels
+  // beyond the last repeat it.
+  __device__ void pool_columns(const BinTile& tile, int first) const {
     const scalar_t* planes[kChannels];
     for (int c = 0; c < kChannels; ++c) {
       planes[c] = keep(map_ + (c < num_channels_ ? c : num_channels_ - 1) * map_channel_stride_);
@@ -157,7 +168,7 @@ class ColumnPool {
     for (int i = lane(); i < tile.num_rows * tile.width; i += kWarp) {
       const int row = by_width.divide(i);
       const CellRange rows = rows_[tile.first_row + row];
-      pool_column(planes, rows, tile.left + i - row * tile.width, i);
+      pool_column(planes, rows, tile.left + i - row * tile.width, first + i);
     }
   }
 
@@ -186,30 +197,37 @@ class ColumnPool {
     for (int c = 0; c < kChannels; ++c) {
       best.values[c] = best.values[c] == 0 && signs[c] >> 31 != 0 ? NAN : best.values[c];
     }
-    memory_.values[i] = best;
-    if (kArgmax) {
-      memory_.cells[i] = cells;
-    }
+    keep_column(i, best, cells);
   }
 
-  // Writes the maxima of a tile's bins, from those of its columns where it has them.
-  __device__ void pool_bins(const BinTile& tile, bool has_columns, scalar_t* output, int32_t* argmax) const {
+  // Writes the maxima of a tile's bins, from those of its columns; from number 0 alone where
+  // that has them all.
+  __device__ void pool_bins(const BinTile& tile, bool has_one, scalar_t* output, int32_t* argmax) const {
     const SmallDivider by_columns(tile.num_columns);
     for (int i = lane(); i < tile.num_rows * tile.num_columns; i += kWarp) {
       const int p = by_columns.divide(i);
       const int q = i - p * tile.num_columns;
       const CellRectangle bin{rows_[tile.first_row + p], columns_[tile.first_column + q]};
+      const int first = p * tile.width - tile.left;
+      write_bin(bin, has_one ? 0 : first + bin.columns.lo, has_one ? 1 : first + bin.columns.hi,
+                (tile.first_row + p) * problem_.pooled_width + tile.first_column + q, output, argmax);
+    }
+  }
+
+  // Leaves the maximum of columns first .. end-1 as number 0, for the lane that has the bin: lane 0.
+  __device__ void keep_columns(int first, int end) const {
+    if (lane() == 0) {
       typename Memory::Values best;
       typename Memory::Cells cells;
-      for (int c = 0; c < kChannels; ++c) {
-        best.values[c] = bin.empty() ? 0 : NAN;
-        cells.values[c] = -1;
-      }
-      if (has_columns && !bin.empty()) {
-        const int first = p * tile.width - tile.left;
-        combine_columns(first + bin.columns.lo, first + bin.columns.hi, &best, &cells);
-      }
-      write(bin, best, cells, (tile.first_row + p) * problem_.pooled_width + tile.first_column + q, output, argmax);
+      combine_columns(first, end, &best, &cells);
+      keep_column(0, best, cells);
+    }
+  }
+
+  __device__ void keep_column(int i, const typename Memory::Values& best, const typename Memory::Cells& cells) const {
+    memory_.values[i] = best;
+    if (kArgmax) {
+      memory_.cells[i] = cells;
     }
   }
 
@@ -234,10 +252,17 @@ class ColumnPool {
     }
   }
 
-  // Writes the maxima of a bin. If one is a NaN, the bin is pooled anew.
-  __device__ void write(const CellRectangle& bin, const typename Memory::Values& best,
-                        const typename Memory::Cells& cells, int64_t bin_index, scalar_t* output,
-                        int32_t* argmax) const {
+  // Writes the maxima of a bin, from those of columns first .. end-1. If one is a NaN, the bin is pooled anew.
+  __device__ void write_bin(const CellRectangle& bin, int first, int end, int64_t bin_index, scalar_t* output,
+                            int32_t* argmax) const {
+    typename Memory::Values best{};
+    typename Memory::Cells cells;
+    for (int c = 0; c < kChannels; ++c) {
+      cells.values[c] = -1;
+    }
+    if (!bin.empty()) {
+      combine_columns(first, end, &best, &cells);
+    }
     int64_t to = first_output_ + bin_index;
     bool is_certain = true;
     for (int c = 0; c < kChannels; ++c) {
