@@ -18,24 +18,12 @@ from peers import load_peers
 from report import describe_environment
 from rich.console import Console
 from rich.table import Table
+from timing import capture_graph
 from torch.utils.benchmark import Timer
 from workloads import Part
 
 NUM_CALLS = 2000  # in a row
 MODES = ["inference", "forward", "forward_backward"]
-
-
-def capture_graph(call: Call) -> Callable[[], None]:
-    """Returns the replay of the call as a CUDA graph."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # once before it is captured, as PyTorch asks for
-        call()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph.replay
 
 
 def compile_call(call: Call) -> Call:

@@ -27,7 +27,7 @@ from calls import count_bytes_moved, make_floor
 from gpu_results import Results
 from measure import DTYPES, LAYOUTS
 from report import describe_environment
-from timing import GPU_MILLISECONDS, copy_beyond_the_cache, take_turns, time_in_turns, time_on_gpu
+from timing import GPU_MILLISECONDS, capture_graph, copy_beyond_the_cache, take_turns, time_in_turns, time_on_gpu
 from torch import Tensor
 from workloads import WORKLOADS, Part, Workload
 
@@ -115,17 +115,7 @@ def make_torchvision(mode: str, parts: list[Part], output_size: tuple[int, int])
 
 def capture(call: Operator, device: str) -> Operator:
     """Returns the replay of a call as a CUDA graph; the call itself on the CPU."""
-    if device == "cpu":
-        return call
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # once before it is captured, as PyTorch asks for
-        call()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        kept = call()
-    return lambda: (graph.replay(), kept)[0]
+    return call if device == "cpu" else capture_graph(call)
 
 
 def shrink(workload: Workload) -> Workload:

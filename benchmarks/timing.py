@@ -3,7 +3,9 @@
 import itertools
 import math
 import random
+from collections.abc import Callable
 from resource import RUSAGE_SELF, getrusage
+from typing import Any
 
 import torch
 from calls import Call
@@ -32,6 +34,24 @@ def take_turns(calls: list[Call]) -> Call:
         return calls[0]
     turns = itertools.cycle(calls)
     return lambda: next(turns)()
+
+
+def capture_graph(call: Callable[[], Any]) -> Callable[[], Any]:
+    """Returns the replay of the call as a CUDA graph, which returns what the call does."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # once before it is captured, as PyTorch asks for
+        call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = call()
+
+    def replay() -> Any:
+        graph.replay()
+        return results
+
+    return replay
 
 
 def fill_free_memory_with_nan(num_bytes: int, device: str) -> None:

@@ -61,8 +61,6 @@ __global__ void __launch_bounds__(kMaxBlockWarps* kWarp, kMinBlocks)
 
 }  // namespace
 
-int64_t scratch_bytes(const RoIPoolProblem& problem) { return PlacedRegions::scratch_bytes(problem); }
-
 cudaError_t backward(const RoIPoolProblem& problem, const void* grad_output, const int32_t* argmax, void* scratch,
                      cudaStream_t stream) {
   const PlacedRegions placed(problem, scratch);

@@ -1,8 +1,8 @@
 // Pools regions from contiguous maps: lanes are columns of cells first, then bins.
 //
-// A warp takes a region and a channel group. It reads row after row of the region, a cell to a lane, and each
-// lane keeps the maxima of its column in one row of bins. They go to shared memory. Then each lane has a bin, and takes
-// the maxima of its columns:
+// A warp takes a region and a channel group. It reads row after row of the region, a cell to a lane, and each lane
+// keeps the maxima of its column in one row of bins. They go to shared memory. Then each lane has a bin, and takes the
+// maxima of its columns:
 //
 //                 columns of cells                      lanes go down         lanes are bins
 //     rows[0]  lo   . . . . . . . . . . . . . . . . . .                         q  0   1   2
@@ -200,8 +200,7 @@ class ColumnPool {
     keep_column(i, best, cells);
   }
 
-  // Writes the maxima of a tile's bins, from those of its columns; from number 0 alone where
-  // that has them all.
+  // Writes the maxima of a tile's bins, from those of its columns; from number 0 alone where that has them all.
   __device__ void pool_bins(const BinTile& tile, bool has_one, scalar_t* output, int32_t* argmax) const {
     const SmallDivider by_columns(tile.num_columns);
     for (int i = lane(); i < tile.num_rows * tile.num_columns; i += kWarp) {

@@ -68,8 +68,8 @@ cudaError_t launch(void (*kernel)(Parameters...), Blocks blocks, int num_threads
 }
 
 // Launches a kernel that may ask for more than 48 KiB of shared memory. The kernel is allowed the most that the device
-// has, whatever this launch needs: the attribute is the kernel's, and other threads set it,
-// too. Of the memory that a multiprocessor shares with its cache, the kernel prefers all.
+// has, whatever this launch needs: the attribute is the kernel's, and other threads set it, too. Of the memory that a
+// multiprocessor shares with its cache, the kernel prefers all.
 template <typename... Parameters>
 cudaError_t launch_with_shared_memory(const DeviceLimits& device, void (*kernel)(Parameters...), Blocks blocks,
                                       int num_threads, int64_t shared_bytes, cudaStream_t stream,

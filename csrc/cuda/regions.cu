@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "arithmetic.h"
+#include "cuda/kernels.h"
 #include "cuda/launch.cuh"
 #include "cuda/regions.cuh"
 #include "cuda/warp.cuh"
@@ -90,6 +91,8 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
 }
 
 }  // namespace
+
+int64_t scratch_bytes(const RoIPoolProblem& problem) { return PlacedRegions::scratch_bytes(problem); }
 
 cudaError_t place_regions(const RoIPoolProblem& problem, const PlacedRegions& placed, cudaStream_t stream) {
   return launch(place_regions_kernel, {divide_up(problem.num_rois, kWarp)}, kThreads, sizeof(PlacingMemory), stream,
