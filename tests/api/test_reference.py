@@ -100,3 +100,9 @@ def test_gradient_is_summed_in_ascending_region_row_column():
     )
     assert float(one_way) == 2**24 - 1
     assert float(other_way) == 2**24
+
+
+def test_levels_of_half_precision_boxes_are_found_in_float32():
+    # 300 x 300 px is an area beyond float16, and of level floor(4 + log2(300 / 224)) = 4: the third of four.
+    box = torch.tensor([[0.0, 0, 300, 300]], dtype=torch.float16)
+    assert reference.levels_of(box, [1 / 4, 1 / 8, 1 / 16, 1 / 32], 224, 4).tolist() == [2]
