@@ -35,8 +35,10 @@ except ImportError as error:
         "--no-build-isolation, and pip brings what the build needs)"
     ) from None
 
-if sys.platform == "win32":
-    raise SystemExit("roipool needs the vector extensions of GCC and Clang: on Windows, build it in WSL")
+if sys.platform != "linux":
+    raise SystemExit(
+        f"roipool is built for Linux, and this is {sys.platform}: on Windows, build it in WSL; elsewhere, in a container"
+    )
 
 # The oldest of each to build with. That of torch is also the oldest to run on, whatever torch the library is built
 # beside, because its stable ABI is all that the library needs.
@@ -59,8 +61,12 @@ def compile_flags() -> list[str]:
     if WERROR:
         flags += ["-Wall", "-Wextra", "-Werror", *torch_headers_as_system()]
     if SANITIZERS:
-        flags += [f"-fsanitize={SANITIZERS}", "-fno-sanitize-recover=all", "-g1", "-fno-omit-frame-pointer"]
+        flags += [*sanitizer_flags(), "-fno-sanitize-recover=all", "-g1", "-fno-omit-frame-pointer"]
     return flags
+
+
+def sanitizer_flags() -> list[str]:
+    return [f"-fsanitize={SANITIZERS}"] if SANITIZERS else []
 
 
 def torch_headers_as_system() -> list[str]:
@@ -126,7 +132,7 @@ def cuda_architectures(nvcc: Path) -> list[str]:
 
 
 def cuda_extension(nvcc: Path):
-    """Describes roipool._C_cuda: the CUDA kernels, a library to itself, because only a torch with CUDA can load it.
+    """Describes libroipool_cuda: the CUDA kernels, a library to itself, because only a torch with CUDA can load it.
 
     It needs no such torch to be built beside, only the toolkit. cpp_extension would not look for one beside a torch
     without CUDA, and would insist on the version that a torch with CUDA was built with; through the stable ABI, with
@@ -145,7 +151,7 @@ def cuda_extension(nvcc: Path):
         flags += ["-Werror=all-warnings", "-Xcompiler=-Wall,-Wextra,-Werror", *torch_headers_as_system()]
         flags += ["-Xptxas=--warn-on-spills,--warn-on-local-memory-usage"]
     extension = CppExtension(
-        "roipool._C_cuda",
+        "roipool.libroipool_cuda",
         sources("cuda", ".cu"),
         include_dirs=[os.path.abspath("csrc")],
         define_macros=[*DEFINES, ("USE_CUDA", None)],
@@ -154,6 +160,7 @@ def cuda_extension(nvcc: Path):
         extra_link_args=[
             *["-Wl,--no-as-needed", "-ltorch", "-Wl,--as-needed"],
             *[f"-L{home}/lib64", f"-L{home}/lib", "-lcudart_static", "-ldl", "-lrt", "-lpthread"],
+            "-Wl,-soname,libroipool_cuda.so",
         ],
         depends=cuda_headers(),
     )
@@ -161,34 +168,58 @@ def cuda_extension(nvcc: Path):
     return extension
 
 
-def cpu_extension(nvcc: Path | None):
-    """Describes roipool._C: the pybind11 module, the schemas and the CPU kernels in one shared object."""
+# ---- Everything else.
+
+
+def operators_extension(nvcc: Path | None):
+    """Describes libroipool: the schemas and the CPU kernels, a library for programs with and without Python."""
     defines = list(DEFINES)
     if nvcc:
         (version, *_) = ask_nvcc(nvcc, r"release ([\d.]+)", "--version")
         defines.append(("ROIPOOL_CUDA_VERSION", f'"{version}"'))
         defines.append(("ROIPOOL_CUDA_ARCHITECTURES", f'"{" ".join(cuda_architectures(nvcc))}"'))
     extension = CppExtension(
-        "roipool._C",
-        ["csrc/python_module.cpp", *sources("ops", ".cpp"), *sources("cpu", ".cpp")],
-        include_dirs=[os.path.abspath("csrc"), pybind11.get_include()],
+        "roipool.libroipool",
+        ["csrc/build_info.cpp", *sources("ops", ".cpp"), *sources("cpu", ".cpp")],
+        include_dirs=[os.path.abspath("csrc")],
         define_macros=defines,
         extra_compile_args=compile_flags(),
+        extra_link_args=["-Wl,-soname,libroipool.so", *sanitizer_flags()],
         depends=[*glob("csrc/*.h"), *sources("ops", ".h"), *sources("cpu", ".h")],
     )
-    # Leaves out c10 and torch_python, which CppExtension links, and which a library on the stable ABI does not need.
-    extension.libraries = ["torch", "torch_cpu"]
-    if SANITIZERS:
-        extension.extra_link_args = [f"-fsanitize={SANITIZERS}"]
+    # Leaves out c10 and torch_python, which CppExtension links, and which a library on the stable ABI does not need. The
+    # C++ library comes first, because torch happens to have some of its symbols.
+    extension.libraries = ["stdc++", "torch_cpu"]
     return extension
 
 
+def module_extension():
+    """Describes roipool._C: the pybind11 module, which finds libroipool beside itself."""
+    return setuptools.Extension(
+        "roipool._C",
+        ["csrc/python_module.cpp"],
+        include_dirs=[os.path.abspath("csrc"), pybind11.get_include()],
+        extra_compile_args=compile_flags(),
+        libraries=["roipool"],
+        runtime_library_dirs=["$ORIGIN"],
+        extra_link_args=sanitizer_flags(),
+        depends=["csrc/build_info.h"],
+        language="c++",
+    )
+
+
 class BuildRoipool(BuildExtension):
+    def get_ext_filename(self, name: str) -> str:
+        """Names libraries as linkers look for them. Python modules have the ABI of Python in their names."""
+        *folders, file = name.split(".")
+        return os.path.join(*folders, f"{file}.so") if file.startswith("lib") else super().get_ext_filename(name)
+
     def build_extensions(self) -> None:
         compiler = cpp_extension.get_cxx_compiler()
         program = next(iter(shlex.split(compiler)), "")  # CXX may be "ccache c++"
         if shutil.which(program) is None:
             raise SystemExit(f"roipool needs a C++ compiler, and {compiler!r} is not there: install one, or set CXX")
+        self.compiler.add_library_dir(os.path.dirname(self.get_ext_fullpath("roipool.libroipool")))
         super().build_extensions()
 
 
@@ -197,7 +228,7 @@ with tempfile.TemporaryDirectory(prefix="roipool-") as scratch:
     # Builds a wheel outside the tree, which may be read-only, used by another build, or hold what an older one left.
     outside = {"build": {"build_base": scratch}, "egg_info": {"egg_base": scratch}}
     setuptools.setup(
-        ext_modules=[cpu_extension(nvcc), *([cuda_extension(nvcc)] if nvcc else [])],
+        ext_modules=[operators_extension(nvcc), module_extension(), *([cuda_extension(nvcc)] if nvcc else [])],
         cmdclass={"build_ext": BuildRoipool},
         options=outside if {"bdist_wheel", "egg_info"} & set(sys.argv) else {},  # egg_info: what pip asks for first
     )

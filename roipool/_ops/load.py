@@ -1,17 +1,17 @@
-"""Loads the native libraries: roipool._C with the operators and their CPU kernels, and roipool._C_cuda for CUDA."""
+"""Loads the native libraries: libroipool with the operators and their CPU kernels, and libroipool_cuda."""
 
 import importlib
-import importlib.util
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NoReturn
 
 import torch
 
 try:
-    importlib.import_module("roipool._C")
+    importlib.import_module("roipool._C")  # which depends on libroipool
 except ImportError as error:
     raise ImportError(
-        f"roipool's native library roipool._C is missing or does not load ({error}): reinstall roipool from where you "
+        f"roipool's native library is missing or does not load ({error}): reinstall roipool from where you "
         "installed it, or, in a checkout of the source, build it with `pip install --no-build-isolation -e .`"
     ) from error
 
@@ -22,16 +22,16 @@ ops = torch.ops.roipool
 def load_cuda_kernels() -> bool:
     """Loads the CUDA kernels, and returns whether there are any and a torch that can run them.
 
-    Their library needs a torch with CUDA to load. It holds operators alone, and is no Python module.
+    Their library needs a torch with CUDA to load.
     """
-    spec = importlib.util.find_spec("roipool._C_cuda")
-    if torch.version.cuda is None or spec is None or spec.origin is None:
+    library = Path(__file__).parents[1] / "libroipool_cuda.so"
+    if torch.version.cuda is None or not library.exists():
         return False
     try:
-        torch.ops.load_library(spec.origin)
+        torch.ops.load_library(library)
     except OSError as error:
         raise ImportError(
-            f"roipool's CUDA library {spec.origin} does not load beside torch {torch.__version__} "
+            f"roipool's CUDA library {library} does not load beside torch {torch.__version__} "
             f"({error.__cause__ or error}): reinstall roipool, or install it with ROIPOOL_CUDA=0 to do without CUDA"
         ) from error
     return True

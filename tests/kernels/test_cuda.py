@@ -178,7 +178,7 @@ for op in [torch.ops.roipool.roi_pool, torch.ops.roipool.roi_pool_with_argmax]:
 
 def copy_package_without_cuda(folder: Path) -> Path:
     package = folder / "roipool"
-    shutil.copytree(Path(roipool.__file__).parent, package, ignore=shutil.ignore_patterns("_C_cuda*", "__pycache__"))
+    shutil.copytree(Path(roipool.__file__).parent, package, ignore=shutil.ignore_patterns("libroipool_cuda*", "__pycache__"))
     return package
 
 
@@ -193,7 +193,7 @@ def test_a_cuda_tensor_without_cuda_kernels_is_told_so(tmp_path):
 def test_a_cuda_library_that_does_not_load_says_why(tmp_path):
     """A torch with CUDA says why; one without CUDA does not look at the library."""
     package = copy_package_without_cuda(tmp_path)
-    (package / Path(roipool._C.__file__).name.replace("_C.", "_C_cuda.")).write_bytes(b"not a library" * 100)
+    (package / "libroipool_cuda.so").write_bytes(b"not a library" * 100)
     program = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; import torch; torch.version.cuda = {{}}\nimport roipool"
     for version, expected in [("None", 0), ("'13.0'", 1)]:
         command = [sys.executable, "-c", program.format(version)]

@@ -12,12 +12,16 @@ import pytest
 import roipool
 
 
-def import_without_library(folder: Path, library: bytes | None) -> str:
+MODULE = Path(roipool._C.__file__).name
+
+
+def import_with(folder: Path, libraries: dict[str, bytes]) -> str:
+    """Returns what an import of a copy of roipool says last, whose libraries have this content."""
     package = folder / "roipool"
     source = Path(roipool.__file__).parent
     shutil.copytree(source, package, ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__"))
-    if library is not None:
-        (package / Path(roipool._C.__file__).name).write_bytes(library)
+    for name, content in libraries.items():
+        (package / name).write_bytes(content)
     # -S leaves out the import hook of an editable install, which would find the library after all.
     paths = [str(folder), *site.getsitepackages()]
     run = subprocess.run(
@@ -30,18 +34,21 @@ def import_without_library(folder: Path, library: bytes | None) -> str:
     return run.stderr.strip().splitlines()[-1]
 
 
-REASONS = {
-    "missing": (None, "No module named 'roipool._C'"),
-    "empty": (b"", "file too short"),
-    "broken": (b"not a library" * 100, "invalid ELF header"),
+THIS_MODULE = Path(roipool._C.__file__).read_bytes()
+FAULTS = {
+    "no module": ({}, "No module named 'roipool._C'"),
+    "an empty module": ({MODULE: b""}, "file too short"),
+    "a broken module": ({MODULE: b"not a library" * 100}, "invalid ELF header"),
+    "no library": ({MODULE: THIS_MODULE}, "libroipool.so: cannot open shared object file"),
+    "a broken library": ({MODULE: THIS_MODULE, "libroipool.so": b"not a library" * 100}, "invalid ELF header"),
 }
 
 
-@pytest.mark.parametrize("fault", REASONS)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_import_fails_with_reason_and_remedy(tmp_path, fault):
-    library, reason = REASONS[fault]
-    error = import_without_library(tmp_path, library)
-    assert error.startswith("ImportError: roipool's native library roipool._C is missing or does not load (")
+    libraries, reason = FAULTS[fault]
+    error = import_with(tmp_path, libraries)
+    assert error.startswith("ImportError: roipool's native library is missing or does not load (")
     assert reason in error
     assert "pip install --no-build-isolation -e ." in error
 
