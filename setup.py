@@ -37,7 +37,7 @@ except ImportError as error:
 
 if sys.platform != "linux":
     raise SystemExit(
-        f"roipool is built for Linux, and this is {sys.platform}: on Windows, build it in WSL; elsewhere, in a container"
+        f"roipool needs Linux, and this is {sys.platform}: on Windows, build it in WSL; elsewhere, in a container"
     )
 
 # The oldest of each to build with. That of torch is also the oldest to run on, whatever torch the library is built
@@ -187,8 +187,8 @@ def operators_extension(nvcc: Path | None):
         extra_link_args=["-Wl,-soname,libroipool.so", *sanitizer_flags()],
         depends=[*glob("csrc/*.h"), *sources("ops", ".h"), *sources("cpu", ".h")],
     )
-    # Leaves out c10 and torch_python, which CppExtension links, and which a library on the stable ABI does not need. The
-    # C++ library comes first, because torch happens to have some of its symbols.
+    # Leaves out c10 and torch_python, which CppExtension links, and which a library on the stable ABI does not need.
+    # The C++ library comes first, because torch happens to have some of its symbols.
     extension.libraries = ["stdc++", "torch_cpu"]
     return extension
 

@@ -19,6 +19,7 @@ from roipool._ops.checks import (
 )
 from roipool._ops.load import ops
 from roipool._ops.out import call_with_out
+from roipool._ops.script import not_scriptable
 from roipool._ops.torch_private import get_jit_trace
 
 
@@ -101,6 +102,7 @@ def roi_pool(
 ) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
+@not_scriptable
 def roi_pool(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],
@@ -212,6 +214,7 @@ def multiscale_roi_pool(
 ) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
+@not_scriptable
 def multiscale_roi_pool(
     inputs: Sequence[Tensor],
     boxes: Tensor | Sequence[Tensor],

@@ -6,9 +6,11 @@ import torch.fx
 from torch import Tensor, nn
 
 from roipool._ops.checks import check_is_feature_tensor
+from roipool._ops.script import not_scriptable
 from roipool.functional import multiscale_roi_pool, parse_output_size, roi_pool
 
 
+@not_scriptable
 class RoIPool(nn.Module):
     """:func:`roipool.roi_pool` as a layer; a drop-in for :class:`torchvision.ops.RoIPool`. It has no parameters.
 
@@ -52,6 +54,7 @@ class RoIPool(nn.Module):
         return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"
 
 
+@not_scriptable
 class MultiScaleRoIPool(nn.Module):
     """:func:`roipool.multiscale_roi_pool` as a layer: the max-pooling counterpart of
     :class:`torchvision.ops.MultiScaleRoIAlign`, in whose place it can be put::

@@ -14,9 +14,11 @@ from roipool._ops.checks import (
     check_shape_of_rois,
     is_int,
 )
+from roipool._ops.script import not_scriptable
 from roipool.functional import roi_pool
 
 
+@not_scriptable
 def roi_pooling(
     data: Tensor,
     rois: Tensor,

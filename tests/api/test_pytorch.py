@@ -134,6 +134,30 @@ def test_jit_trace(device, tmp_path):
         assert_same_bits(loaded(x, *more), call(x, *more))
 
 
+def pool_by_function(x: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
+    return roipool.roi_pool(x, rois, 2)
+
+
+@pytest.mark.parametrize(
+    "scripted",
+    [
+        roipool.roi_pool,
+        roipool.multiscale_roi_pool,
+        roipool.mxnet.roi_pooling,
+        roipool.RoIPool(2),
+        roipool.MultiScaleRoIPool(["0"], 2),
+        torch.nn.Sequential(torch.nn.ReLU(), roipool.RoIPool(2)),
+        pool_by_function,
+    ],
+    ids=lambda scripted: getattr(scripted, "__name__", type(scripted).__name__),
+)
+def test_jit_script_is_refused(scripted):
+    with pytest.raises(
+        NotImplementedError, match=r"^roipool cannot go through torch\.jit\.script.*use torch\.jit\.trace"
+    ):
+        torch.jit.script(scripted)
+
+
 def test_fx_symbolic_trace(device):
     class Model(torch.nn.Module):
         def __init__(self):

@@ -178,7 +178,9 @@ for op in [torch.ops.roipool.roi_pool, torch.ops.roipool.roi_pool_with_argmax]:
 
 def copy_package_without_cuda(folder: Path) -> Path:
     package = folder / "roipool"
-    shutil.copytree(Path(roipool.__file__).parent, package, ignore=shutil.ignore_patterns("libroipool_cuda*", "__pycache__"))
+    shutil.copytree(
+        Path(roipool.__file__).parent, package, ignore=shutil.ignore_patterns("libroipool_cuda*", "__pycache__")
+    )
     return package
 
 

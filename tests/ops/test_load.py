@@ -11,7 +11,6 @@ import pytest
 
 import roipool
 
-
 MODULE = Path(roipool._C.__file__).name
 
 

@@ -77,6 +77,15 @@ def test_package_that_is_too_old(tmp_path, name, old):
     assert "or newer" not in error("--version", PYTHONPATH=packages)  # it fails for want of a real torch
 
 
+@pytest.mark.parametrize("platform", ["win32", "darwin"])
+def test_other_systems(tmp_path, platform):
+    packages = fake_packages(tmp_path)
+    (packages / "torch" / "__init__.py").write_text(f"import sys\nsys.platform = {platform!r}\n__version__ = '3.0'")
+    assert error("--version", PYTHONPATH=packages) == (
+        f"roipool needs Linux, and this is {platform}: on Windows, build it in WSL; elsewhere, in a container"
+    )
+
+
 # ---- Compilers.
 
 

@@ -1,0 +1,75 @@
+"""examples/cpp: built by CMake, run without Python, on what Python exported."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import roipool
+
+SOURCE = Path(__file__).parents[1] / "cpp"
+RESULTS = ["operator: [60, 16, 7, 7]", "AOTInductor package: [60, 11]", "traced module: [60, 11]"]
+
+
+def run(*command: str | Path, environment: dict[str, str] | None = None) -> str:
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("head")
+    run(sys.executable, SOURCE / "export_head.py", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("build")
+    prefixes = f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path};{roipool.cmake_prefix_path}"
+    # Linkers that are told this leave out libraries that no function is called of.
+    as_needed = "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--as-needed"
+    run("cmake", "-S", SOURCE, "-B", folder, prefixes, as_needed)
+    run("cmake", "--build", folder)
+    return folder / "serve"
+
+
+def test_results_are_those_of_python(serve, head):
+    assert run(serve, head, environment={}).splitlines() == [f"{result}, equal" for result in RESULTS]
+
+
+def test_a_result_that_differs_is_told(serve, head, tmp_path):
+    for name in ["head.pt2", "head_traced.pt"]:
+        os.symlink(head / name, tmp_path / name)
+    tensors = torch.load(head / "tensors.pt")
+    tensors["package"][3, 4] += 1e-3
+    torch.save(tensors, tmp_path / "tensors.pt")
+    finished = subprocess.run([serve, tmp_path], capture_output=True, text=True)
+    assert finished.returncode == 1
+    told = [f"{result}, {'DIFFERENT' if 'package' in result else 'equal'}" for result in RESULTS]
+    assert finished.stdout.splitlines() == told
+
+
+def test_python_is_not_there(serve):
+    libraries = run("ldd", serve)
+    assert "libroipool.so" in libraries
+    assert "libtorch_cpu.so" in libraries
+    assert "libpython" not in libraries
+    assert "torch_python" not in libraries
+
+
+@pytest.mark.parametrize(("version", "found"), [("0.1", True), ("99", False)])
+def test_version(tmp_path, version, found):
+    (tmp_path / "CMakeLists.txt").write_text(
+        f"cmake_minimum_required(VERSION 3.18)\nproject(version CXX)\nfind_package(roipool {version} REQUIRED)\n"
+        'message("found ${roipool_VERSION}")\n'
+    )
+    prefixes = f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path};{roipool.cmake_prefix_path}"
+    command = ["cmake", "-S", tmp_path, "-B", tmp_path / "build", prefixes]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert (finished.returncode == 0) == found
+    assert (f"found {roipool.__version__}" if found else f"version: {roipool.__version__}") in finished.stderr
