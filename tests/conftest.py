@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 import torch
 from cuda_host.build import build, load
+from emulated.build import load as load_emulated
 from support import CPU, Backend
 
 from roipool import _ops
@@ -18,6 +19,8 @@ from roipool import _ops
 hypothesis.settings.register_profile("roipool", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("roipool")
 
+EMULATED = os.environ.get("ROIPOOL_EMULATE")  # a processor: see tests/emulated
+CPU_BACKENDS = ["cpu", *(["emulated"] if EMULATED else [])]
 COLLECT_CUDA = torch.cuda.is_available() or os.environ.get("ROIPOOL_REQUIRE_CUDA") == "1"
 
 
@@ -60,12 +63,28 @@ def cuda_host(request) -> Backend:
     return Backend("cuda_host", load(build(folder)), torch.device("cpu"))
 
 
-@pytest.fixture(scope="session", params=["cpu", "cuda_host", "cuda"] if COLLECT_CUDA else ["cpu", "cuda_host"])
-def backend(request) -> Backend:
-    """Each set of kernels: for tests of the operators."""
+@pytest.fixture(scope="session")
+def emulated(request) -> Backend:
+    """The CPU kernels on another processor, with the operators of this one: see tests/emulated."""
+    return Backend("emulated", load_emulated(request.config.cache.mkdir("emulated"), EMULATED), torch.device("cpu"))
+
+
+def backend_of(request) -> Backend:
     if request.param == "cuda":
         return Backend("cuda", torch.ops.roipool, cuda_device())
-    return CPU if request.param == "cpu" else request.getfixturevalue("cuda_host")
+    return CPU if request.param == "cpu" else request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session", params=[*CPU_BACKENDS, "cuda_host", *(["cuda"] if COLLECT_CUDA else [])])
+def backend(request) -> Backend:
+    """Each set of kernels: for tests of the operators."""
+    return backend_of(request)
+
+
+@pytest.fixture(scope="session", params=CPU_BACKENDS)
+def cpu_backend(request) -> Backend:
+    """The CPU kernels, on each processor that they are run on: for tests of what CUDA has not."""
+    return backend_of(request)
 
 
 @pytest.fixture

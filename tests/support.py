@@ -15,7 +15,7 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 class Backend(NamedTuple):
     """Holds operators, and the device that their tensors are on."""
 
-    name: str  # cpu, cuda, or cuda_host: the CUDA kernels on the CPU
+    name: str  # cpu, cuda, cuda_host: the CUDA kernels on the CPU, or emulated: the CPU kernels on another processor
     ops: Any
     device: torch.device
 

@@ -11,28 +11,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from compilation import STABLE_ABI, TORCH_HEADERS, compile_objects, digest_of, link_library
-
-import roipool
+from other_kernels import load_operators
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
-OPERATORS = [
-    f"{prefix}roi_pool{suffix}"
-    for prefix in ["", "multiscale_"]
-    for suffix in ["", "_with_argmax", "_backward", "_gather"]
-]
-
 # A device with the shared memory of a Hopper, but few multiprocessors: the first that the kernels find.
 DEVICE = (232448, 4, 2**31 - 1)
 
 
 # A device with little shared memory, whose grids hold few blocks, so that each takes several turns.
 SMALL_DEVICE = (64 * 1024, 1, 2)
-
-
-_library: list[torch.library.Library] = []  # the schemas, which last as long as the list does
 
 
 def kernel_sources(csrc: Path) -> list[Path]:
@@ -60,17 +49,7 @@ def build(folder: Path, csrc: Path = CSRC) -> Path:
 
 def load(library: Path) -> Any:
     """Loads the library, and returns torch.ops.roipool_cuda_host. A process can do so once."""
-    assert not _library, "a process can load one library only"
-    schemas = torch.library.Library("roipool_cuda_host", "DEF")
-    for name in OPERATORS:
-        packet = getattr(torch.ops.roipool, name)
-        for overload in packet.overloads():
-            schemas.define(str(getattr(packet, overload)._schema).removeprefix("roipool::"))
-    schemas.define("set_device(int shared_bytes_per_block, int num_multiprocessors, int most_blocks) -> ()")
-    _library.append(schemas)
-    torch.ops.load_library(library)
-    torch.ops.roipool_cuda_host.set_device(*DEVICE)
-    return torch.ops.roipool_cuda_host
-
-
-assert roipool.__version__  # its operators must be there before their schemas are read
+    set_device = "set_device(int shared_bytes_per_block, int num_multiprocessors, int most_blocks) -> ()"
+    ops = load_operators(library, "roipool_cuda_host", [set_device])
+    ops.set_device(*DEVICE)
+    return ops
