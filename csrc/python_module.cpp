@@ -10,7 +10,7 @@ namespace py = pybind11;
 PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   const roipool::BuildInfo info = roipool::build_info();
   m.doc() = "The native half of roipool: the operators torch.ops.roipool.*, and what this build contains.";
-  m.attr("compiler") = info.compiler;
+  m.attr("compiler") = py::str(info.compiler).attr("strip")();  // Clang's ends with a space
   m.attr("built_with_torch") = info.torch_version;
   m.attr("cuda_version") = info.cuda_version;  // None for a null pointer
   m.attr("cuda_architectures") = py::str(info.cuda_architectures).attr("split")();

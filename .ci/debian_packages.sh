@@ -1,0 +1,6 @@
+# Sourced: debian_packages NAME... installs what is missing.
+debian_packages() {
+  if ! dpkg-query --show "$@" >/dev/null 2>&1; then
+    (apt-get update && apt-get install -y "$@") >"$scratch/packages.log" 2>&1 || { cat "$scratch/packages.log"; exit 1; }
+  fi
+}
