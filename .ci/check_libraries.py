@@ -17,8 +17,8 @@ TORCH_LIBRARIES = {"libroipool.so": "libtorch_cpu.so", "libroipool_cuda.so": "li
 # The newest versions of symbols in glibc and libstdc++ that each may ask for where it is built on Debian 12. Builds in
 # older systems ask for less.
 MOST = {
-    "libroipool.so": {"GLIBC": "2.32", "GLIBCXX": "3.4.29"},
-    "libroipool_cuda.so": {"GLIBC": "2.34", "GLIBCXX": "3.4.29"},  # the former because of cudart_static
+    "libroipool.so": {"GLIBC": "2.32", "GLIBCXX": "3.4.29", "CXXABI": "1.3.13"},
+    "libroipool_cuda.so": {"GLIBC": "2.34", "GLIBCXX": "3.4.29", "CXXABI": "1.3.13"},  # 2.34 for cudart_static
 }
 MOST_BYTES = {"libroipool.so": 2_000_000, "libroipool_cuda.so": 20_000_000}
 
