@@ -18,7 +18,7 @@ __all__ = [
     "roi_pool",
 ]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 cmake_prefix_path = str(_Path(__file__).parent / "share" / "cmake")
 """Where CMake's ``find_package(roipool)`` finds the operators for C++, as :data:`torch.utils.cmake_prefix_path`."""
