@@ -62,14 +62,34 @@ def test_python_is_not_there(serve):
     assert "torch_python" not in libraries
 
 
-@pytest.mark.parametrize(("version", "found"), [("0.1", True), ("99", False)])
-def test_version(tmp_path, version, found):
-    (tmp_path / "CMakeLists.txt").write_text(
-        f"cmake_minimum_required(VERSION 3.18)\nproject(version CXX)\nfind_package(roipool {version} REQUIRED)\n"
-        'message("found ${roipool_VERSION}")\n'
+def configure(folder: Path, *lines: str) -> subprocess.CompletedProcess:
+    """Configures a project of these lines with CMake. What it prints by message() is in stderr."""
+    project = ["cmake_minimum_required(VERSION 3.18)", "project(found CXX)", *lines]
+    (folder / "CMakeLists.txt").write_text("\n".join(project))
+    command = ["cmake", "-S", folder, "-B", folder / "build", f"-DCMAKE_PREFIX_PATH={roipool.cmake_prefix_path}"]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+TORCH = "add_library(torch INTERFACE IMPORTED)"  # stands for that of find_package(Torch)
+
+
+@pytest.mark.parametrize(("version", "is_found"), [("0.1", True), (roipool.__version__, True), ("99", False)])
+def test_version(tmp_path, version, is_found):
+    configured = configure(tmp_path, TORCH, f"find_package(roipool {version} REQUIRED)", "message(${roipool_VERSION})")
+    assert (configured.returncode == 0) == is_found
+    assert (roipool.__version__ if is_found else f"version: {roipool.__version__}") in configured.stderr
+
+
+@pytest.mark.parametrize("torch_has_cuda", [False, True])
+def test_cuda_kernels_are_linked_to_a_torch_that_has_cuda(tmp_path, torch_has_cuda):
+    configured = configure(
+        tmp_path,
+        TORCH,
+        "add_library(torch_cuda INTERFACE IMPORTED)" if torch_has_cuda else "",
+        "find_package(roipool REQUIRED)",
+        "get_target_property(libraries roipool::roipool INTERFACE_LINK_LIBRARIES)",
+        "message(${libraries})",
     )
-    prefixes = f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path};{roipool.cmake_prefix_path}"
-    command = ["cmake", "-S", tmp_path, "-B", tmp_path / "build", prefixes]
-    finished = subprocess.run(command, capture_output=True, text=True)
-    assert (finished.returncode == 0) == found
-    assert (f"found {roipool.__version__}" if found else f"version: {roipool.__version__}") in finished.stderr
+    assert "roipool::libroipool" in configured.stderr
+    is_built = (Path(roipool.__file__).parent / "libroipool_cuda.so").exists()
+    assert ("roipool::libroipool_cuda" in configured.stderr) == (torch_has_cuda and is_built)
