@@ -5,6 +5,7 @@
 #include <torch/script.h>
 #include <torch/torch.h>
 
+#include <exception>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -27,14 +28,8 @@ bool report(const std::string& what, const at::Tensor& actual, const at::Tensor&
   return is_equal;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  if (argc != 2) {
-    std::cerr << "usage: serve FOLDER" << std::endl;
-    return 2;
-  }
-  const std::string folder = argv[1];
+// Returns whether all results are those of Python.
+bool serve(const std::string& folder) {
   const c10::InferenceMode inference;
   const c10::impl::GenericDict tensors = read_tensors(folder + "/tensors.pt");
   std::vector<at::Tensor> inputs;
@@ -54,5 +49,20 @@ int main(int argc, char** argv) {
   torch::jit::Module traced = torch::jit::load(folder + "/head_traced.pt");
   const std::vector<c10::IValue> arguments(inputs.begin(), inputs.end());
   is_equal &= report("traced module", traced.forward(arguments).toTensor(), tensors.at("traced").toTensor());
-  return is_equal ? 0 : 1;
+  return is_equal;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    std::cerr << "usage: serve FOLDER" << std::endl;
+    return 2;
+  }
+  try {
+    return serve(argv[1]) ? 0 : 1;
+  } catch (const std::exception& error) {
+    std::cerr << "serve: " << error.what() << std::endl;
+    return 1;
+  }
 }

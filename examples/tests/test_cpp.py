@@ -1,6 +1,7 @@
 """examples/cpp: built by CMake, run without Python, on what Python exported."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,12 @@ def test_a_result_that_differs_is_told(serve, head, tmp_path):
     assert finished.stdout.splitlines() == told
 
 
+def test_a_folder_that_is_missing_is_told(serve, tmp_path):
+    finished = subprocess.run([serve, tmp_path / "none"], capture_output=True, text=True)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith(f"serve: cannot read {tmp_path / 'none'}/tensors.pt")
+
+
 def test_python_is_not_there(serve):
     libraries = run("ldd", serve)
     assert "libroipool.so" in libraries
@@ -66,18 +73,33 @@ def configure(folder: Path, *lines: str) -> subprocess.CompletedProcess:
     """Configures a project of these lines with CMake. What it prints by message() is in stderr."""
     project = ["cmake_minimum_required(VERSION 3.18)", "project(found CXX)", *lines]
     (folder / "CMakeLists.txt").write_text("\n".join(project))
-    command = ["cmake", "-S", folder, "-B", folder / "build", f"-DCMAKE_PREFIX_PATH={roipool.cmake_prefix_path}"]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(["cmake", "-S", folder, "-B", folder / "build"], capture_output=True, text=True)
 
 
+HINTS = f'HINTS "{roipool.cmake_prefix_path}"'
 TORCH = "add_library(torch INTERFACE IMPORTED)"  # stands for that of find_package(Torch)
 
 
-@pytest.mark.parametrize(("version", "is_found"), [("0.1", True), (roipool.__version__, True), ("99", False)])
+VERSION = roipool.__version__
+REQUESTS = [("0.1", True), (VERSION, True), (f"{VERSION} EXACT", True), (f"0...{VERSION}", True), ("0...99", True)]
+REQUESTS += [("99", False), ("0.1 EXACT", False), ("0...0.1", False), (f"0...<{VERSION}", False), ("98...99", False)]
+
+
+@pytest.mark.parametrize(("version", "is_found"), REQUESTS)
 def test_version(tmp_path, version, is_found):
-    configured = configure(tmp_path, TORCH, f"find_package(roipool {version} REQUIRED)", "message(${roipool_VERSION})")
+    configured = configure(
+        tmp_path, TORCH, f"find_package(roipool {version} REQUIRED {HINTS})", "message(${roipool_VERSION})"
+    )
     assert (configured.returncode == 0) == is_found
-    assert (roipool.__version__ if is_found else f"version: {roipool.__version__}") in configured.stderr
+    assert (VERSION if is_found else f"version: {VERSION}") in configured.stderr
+
+
+def test_a_checkout_that_is_not_built_is_not_found(tmp_path):
+    package = tmp_path / "roipool"
+    shutil.copytree(Path(roipool.__file__).parent, package, ignore=shutil.ignore_patterns("*.so"))
+    configured = configure(tmp_path, TORCH, f"find_package(roipool REQUIRED HINTS {package / 'share' / 'cmake'})", "")
+    assert configured.returncode != 0
+    assert f"roipool is not built: there is no libroipool.so in {package}" in " ".join(configured.stderr.split())
 
 
 @pytest.mark.parametrize("torch_has_cuda", [False, True])
@@ -86,7 +108,7 @@ def test_cuda_kernels_are_linked_to_a_torch_that_has_cuda(tmp_path, torch_has_cu
         tmp_path,
         TORCH,
         "add_library(torch_cuda INTERFACE IMPORTED)" if torch_has_cuda else "",
-        "find_package(roipool REQUIRED)",
+        f"find_package(roipool REQUIRED {HINTS})",
         "get_target_property(libraries roipool::roipool INTERFACE_LINK_LIBRARIES)",
         "message(${libraries})",
     )

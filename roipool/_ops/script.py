@@ -1,11 +1,11 @@
 """Refuses torch.jit.script, and names the ways that are open."""
 
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
 
-def refuse_script(*_: object) -> NoReturn:
+def refuse_script() -> NoReturn:
     raise NotImplementedError(
         "roipool cannot go through torch.jit.script, which PyTorch has deprecated: "
         "use torch.jit.trace, torch.export or AOTInductor"
@@ -13,6 +13,16 @@ def refuse_script(*_: object) -> NoReturn:
 
 
 def not_scriptable(function_or_module: T) -> T:
-    """Decorates what torch.jit.script must refuse: it calls this method of all that it meets."""
-    function_or_module.__prepare_scriptable__ = refuse_script  # type: ignore[attr-defined]
+    """Decorates what torch.jit.script must refuse: it asks all that it meets for such a method.
+
+    A class derived from a module may have a forward of its own that can be scripted.
+    """
+    forward = getattr(function_or_module, "forward", None)
+
+    def prepare_scriptable(module: Any = None) -> Any:
+        if module is None or type(module).forward is forward:
+            refuse_script()
+        return module
+
+    function_or_module.__prepare_scriptable__ = prepare_scriptable  # type: ignore[attr-defined]
     return function_or_module

@@ -158,6 +158,16 @@ def test_jit_script_is_refused(scripted):
         torch.jit.script(scripted)
 
 
+class ScriptableRoIPool(roipool.RoIPool):
+    def forward(self, x: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
+        return torch.ops.roipool.roi_pool(x, rois, 2, 2, 1.0)
+
+
+def test_jit_script_takes_a_forward_of_the_users_own():
+    x, rois = features((1, 1, 4, 4), torch.float32, seed=0), torch.tensor([[0.0, 0, 0, 3, 3]])
+    assert_same_bits(torch.jit.script(ScriptableRoIPool(2))(x, rois), roipool.roi_pool(x, rois, 2))
+
+
 def test_fx_symbolic_trace(device):
     class Model(torch.nn.Module):
         def __init__(self):

@@ -1,8 +1,10 @@
 // Calls roipool's operators from C++, by way of PyTorch's dispatcher. CMake finds this header and the libraries by
 // find_package(roipool); see examples/cpp.
 //
-// They compute what the Python functions of the same names do, but for derivatives: those come from Python alone.
-// Arguments that are refused raise c10::Error.
+// They compute what the Python functions of the same names do, without derivatives: those come from Python alone. Call
+// them under c10::InferenceMode or at::NoGradGuard. Elsewhere, backward() warns, and their gradients are missing.
+//
+// Arguments that are refused raise a std::exception that says why. Its type depends on the version of torch.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -26,11 +28,12 @@ inline at::Tensor roi_pool(const at::Tensor& input, const at::Tensor& rois, int6
   return op.call(input, rois, pooled_height, pooled_width, spatial_scale);
 }
 
-// Max-pools each region from one level of a feature pyramid: level floor(canonical_level + log2(sqrt(area) /
-// canonical_scale)), of those that there are, where level l has 1 cell per 2^l pixels.
+// Max-pools each region from one level of a feature pyramid: of those that there are, the one that is nearest to
+// floor(canonical_level + log2(sqrt(area) / canonical_scale) + 1e-6).
 //
-//   inputs           1 to 8 maps, finest first; each as the input of roi_pool
-//   spatial_scales   feature cells per image pixel, of each map
+//   inputs           1 to 8 maps, finest first, each as the input of roi_pool; all of one N, C, dtype and device
+//   spatial_scales   feature cells per image pixel, of each map. The first map is of level -log2(spatial_scales[0]),
+//                    rounded; each further map is of the next level
 //   canonical_scale  size in image pixels, the square root of the area, of the regions that belong to canonical_level
 inline at::Tensor multiscale_roi_pool(at::TensorList inputs, const at::Tensor& rois, int64_t pooled_height,
                                       int64_t pooled_width, c10::ArrayRef<double> spatial_scales,

@@ -11,11 +11,17 @@ if(NOT TARGET torch)
 endif()
 
 get_filename_component(_roipool_folder "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)
+if(NOT EXISTS "${_roipool_folder}/libroipool.so")
+  set(roipool_FOUND FALSE)
+  set(roipool_NOT_FOUND_MESSAGE "roipool is not built: there is no libroipool.so in ${_roipool_folder}")
+  return()
+endif()
 
 if(NOT TARGET roipool::roipool)
   # Without --no-as-needed, linkers leave out libraries that a program calls no function of.
   add_library(roipool::roipool INTERFACE IMPORTED)
   target_include_directories(roipool::roipool INTERFACE "${_roipool_folder}/include")
+  target_compile_features(roipool::roipool INTERFACE cxx_std_17)
   target_link_libraries(roipool::roipool INTERFACE torch "-Wl,--push-state,--no-as-needed")
   set(_roipool_libraries roipool)
   if(TARGET torch_cuda AND EXISTS "${_roipool_folder}/libroipool_cuda.so")
