@@ -10,12 +10,11 @@ from pathlib import Path
 
 import torch
 
-# torch's stable ABI, by the headers that declare it
+# Declare torch's stable ABI.
 SHIMS = ["csrc/stable/c/shim.h", "csrc/inductor/aoti_torch/c/shim.h"]
 SYSTEM_LIBRARIES = {"libstdc++.so.6", "libgcc_s.so.1", "libm.so.6", "libc.so.6", "ld-linux-x86-64.so.2"}
 TORCH_LIBRARIES = {"libroipool.so": "libtorch_cpu.so", "libroipool_cuda.so": "libtorch.so"}
-# The newest versions of symbols in glibc and libstdc++ that each may ask for where it is built on Debian 12. Builds in
-# older systems ask for less.
+# Names the newest versions of symbols in glibc and libstdc++ that each may ask for where it is built on Debian 12.
 MOST = {
     "libroipool.so": {"GLIBC": "2.32", "GLIBCXX": "3.4.29", "CXXABI": "1.3.13"},
     "libroipool_cuda.so": {"GLIBC": "2.34", "GLIBCXX": "3.4.29", "CXXABI": "1.3.13"},  # 2.34 for cudart_static

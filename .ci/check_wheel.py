@@ -42,8 +42,6 @@ FILES = {
     "roipool/share/cmake/roipool/roipoolConfigVersion.cmake",
 }
 METADATA = {"LICENSE", "METADATA", "RECORD", "WHEEL", "top_level.txt"}
-
-
 BUILD_FACTS = {"RECORD", "WHEEL"}
 TORCH_LIBRARIES = {"libtorch.so", "libtorch_cpu.so"}
 
@@ -90,7 +88,7 @@ def check_system(path: str) -> None:
     needed = set(facts["external_libs"])
     assert needed == TORCH_LIBRARIES, f"it needs {sorted(needed)}, not just {sorted(TORCH_LIBRARIES)}"
     assert not facts["unsupported_isa"], "it does not run on every x86-64 processor"
-    # Which one, the C++ library and glibc of this machine decide.
+    # The C++ library and glibc of the machine that built it decide which.
     assert facts["sym_tag"].startswith("manylinux_"), f"{facts['sym_tag']}: {facts['versioned_symbols']}"
     print(f"but for torch, {facts['sym_tag']}")
 

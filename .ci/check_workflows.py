@@ -1,8 +1,9 @@
 """Asserts that GitHub's workflows and cibuildwheel's settings are valid, and run scripts that exist.
 
-pip install check-jsonschema cibuildwheel && python .ci/check_workflows.py
+pip install check-jsonschema cibuildwheel==4.3.5 && python .ci/check_workflows.py
 """
 
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -27,6 +28,17 @@ def commands_of_cibuildwheel() -> list[str]:
     ]
 
 
+def check_wheels() -> None:
+    """Asks the version of cibuildwheel that the workflow names which wheels it would build."""
+    version = re.search(r"pypa/cibuildwheel@v([\d.]+)", (ROOT / ".github" / "workflows" / "release.yml").read_text())[1]
+    installed = importlib.metadata.version("cibuildwheel")
+    assert installed == version, f"cibuildwheel {version} releases, and {installed} was asked"
+    command = ["cibuildwheel", "--print-build-identifiers", "--platform", "linux", "--archs", "x86_64,aarch64", ROOT]
+    wheels = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    expected = [f"cp3{minor}-manylinux_{arch}" for arch in ["x86_64", "aarch64"] for minor in range(10, 15)]
+    assert wheels == expected, f"the wheels would be {wheels}"
+
+
 def jobs_of_ci() -> tuple[set[str], set[str]]:
     """Returns the jobs that .ci/run runs, and those of the workflow."""
     ours = set(re.search(r"jobs=\((\w.*)\)", (ROOT / ".ci" / "run").read_text())[1].split())
@@ -36,8 +48,7 @@ def jobs_of_ci() -> tuple[set[str], set[str]]:
 
 def main() -> None:
     subprocess.run(["check-jsonschema", "--builtin-schema", "vendor.github-workflows", *WORKFLOWS], check=True)
-    wheels = ["cibuildwheel", "--print-build-identifiers", "--platform", "linux", "--archs", "x86_64,aarch64", ROOT]
-    print(subprocess.run(wheels, check=True, capture_output=True, text=True).stdout.replace("\n", " "))
+    check_wheels()
     commands = [command for workflow in WORKFLOWS for command in commands_in(workflow)] + commands_of_cibuildwheel()
     assert commands, "there is nothing to run"
     for command in commands:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-import roipool
+from roipool._ops.load import ops
 
 OPERATORS = [
     f"{prefix}roi_pool{suffix}"
@@ -25,13 +25,10 @@ def load_operators(library: Path, namespace: str, others: Sequence[str] = ()) ->
     assert namespace not in _schemas, f"a process can load one library of {namespace} only"
     _schemas[namespace] = torch.library.Library(namespace, "DEF")
     for name in OPERATORS:
-        packet = getattr(torch.ops.roipool, name)
+        packet = getattr(ops, name)
         for overload in packet.overloads():
             _schemas[namespace].define(str(getattr(packet, overload)._schema).removeprefix("roipool::"))
     for schema in others:
         _schemas[namespace].define(schema)
     torch.ops.load_library(library)
     return getattr(torch.ops, namespace)
-
-
-assert roipool.__version__  # its operators must be there before their schemas are read

@@ -13,7 +13,7 @@ def refuse_script() -> NoReturn:
 
 
 def not_scriptable(function_or_module: T) -> T:
-    """Decorates what torch.jit.script must refuse: it asks all that it meets for such a method.
+    """Decorates what torch.jit.script must refuse: it calls `__prepare_scriptable__` of all that it meets.
 
     A class derived from a module may have a forward of its own that can be scripted.
     """

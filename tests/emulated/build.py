@@ -7,6 +7,7 @@ program of their own holds them: it takes problems by a pipe, and gives back wha
 """
 
 import atexit
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -24,10 +25,10 @@ class Processor(NamedTuple):
     emulator: list[str]
 
 
-# The oldest processor of each kind that wheels are for.
+# Name processors with no more than the first instructions of their kind, as wheels assume.
 PROCESSORS = {"aarch64": Processor("aarch64-linux-gnu-g++", ["qemu-aarch64", "-cpu", "cortex-a57"])}
 
-# As setup.py compiles the kernels.
+# Are those of setup.py.
 KERNEL_FLAGS = [
     "-std=c++20",
     "-O3",
@@ -52,7 +53,10 @@ def build_kernels(folder: Path, compiler: str) -> Path:
     sources = [*kernel_sources(), (HERE / "kernels.cpp").relative_to(ROOT)]
     objects = compile_objects(KERNEL_FLAGS, sources, folder, ROOT, [compiler])
     program = folder / f"kernels_{digest_of([path.name for path in objects], [])}"
-    subprocess.run([compiler, "-static", *objects, "-o", program], check=True)
+    if not program.exists():
+        unfinished = program.with_name(f"{program.name}.{os.getpid()}")
+        subprocess.run([compiler, "-static", *objects, "-o", unfinished], check=True)
+        unfinished.replace(program)
     return program
 
 

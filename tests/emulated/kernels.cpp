@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <list>
 #include <new>
 #include <tuple>
@@ -37,36 +38,37 @@ class Memory {
  public:
   explicit Memory(int64_t num_bytes) {
     const int64_t page = sysconf(_SC_PAGESIZE);
-    const int64_t within = divide_up(num_bytes, page) * page;
-    num_mapped_ = static_cast<size_t>(within + 2 * page);
-    mapped_ = static_cast<char*>(mmap(nullptr, num_mapped_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    const int64_t accessible_bytes = divide_up(num_bytes, page) * page;
+    mapped_bytes_ = static_cast<size_t>(accessible_bytes + 2 * page);
+    mapped_ = static_cast<char*>(mmap(nullptr, mapped_bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     const int access = PROT_READ | PROT_WRITE;
-    if (mapped_ == MAP_FAILED || (within > 0 && mprotect(mapped_ + page, static_cast<size_t>(within), access) != 0)) {
+    if (mapped_ == MAP_FAILED ||
+        (accessible_bytes > 0 && mprotect(mapped_ + page, static_cast<size_t>(accessible_bytes), access) != 0)) {
       throw std::bad_alloc();
     }
-    data_ = mapped_ + page + within - num_bytes;
+    data_ = mapped_ + page + accessible_bytes - num_bytes;
   }
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
-  ~Memory() { munmap(mapped_, num_mapped_); }
+  ~Memory() { munmap(mapped_, mapped_bytes_); }
 
   void* data() const { return data_; }
 
  private:
   char* mapped_;
-  size_t num_mapped_;
+  size_t mapped_bytes_;
   char* data_;
 };
 
 void call_kernel(const Request& request) {
-  const auto& [problem, results] = std::tie(request.problem, request.results);
+  const auto& [problem, pooled] = std::tie(request.problem, request.pooled);
   switch (request.kernel) {
     case Kernel::kForward:
-      return cpu::forward(problem, results.output, results.argmax);
+      return cpu::forward(problem, pooled.values, pooled.argmax);
     case Kernel::kBackward:
-      return cpu::backward(problem, results.output, results.argmax);
+      return cpu::backward(problem, pooled.values, pooled.argmax);
     case Kernel::kGather:
-      return cpu::gather(problem, results.argmax, results.output);
+      return cpu::gather(problem, pooled.argmax, pooled.values);
   }
 }
 
@@ -78,7 +80,9 @@ void answer(Request& request) {
     pointer = static_cast<std::remove_reference_t<decltype(pointer)>>(data);
   });
   visit_what_is_written(request, [&](auto& pointer, int64_t num_bytes) {
-    pointer = static_cast<std::remove_reference_t<decltype(pointer)>>(tensors.emplace_back(num_bytes).data());
+    void* data = tensors.emplace_back(num_bytes).data();
+    std::memset(data, 0xa5, static_cast<size_t>(num_bytes));  // all of it is to be written, zeros as well
+    pointer = static_cast<std::remove_reference_t<decltype(pointer)>>(data);
   });
   setenv("ROIPOOL_CPU_FORWARD", request.forward_way, 1);
   if (request.forward_way[0] == 0) {

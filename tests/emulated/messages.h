@@ -20,8 +20,8 @@ namespace roipool::emulated {
 enum class Kernel : int64_t { kForward, kBackward, kGather };
 
 // Holds tensors of the shape of the output.
-struct Results {
-  void* output;     // grad_output in the backward
+struct PooledTensors {
+  void* values;     // output, or grad_output in the backward
   int32_t* argmax;  // null where the forward records none
 };
 
@@ -29,7 +29,7 @@ struct Request {
   Kernel kernel;
   char forward_way[32];  // ROIPOOL_CPU_FORWARD, or nothing
   RoIPoolProblem problem;
-  Results results;
+  PooledTensors pooled;
 };
 
 static_assert(std::is_trivially_copyable_v<Request>);
@@ -40,11 +40,11 @@ inline int64_t bytes_of_element(DType dtype) { return dtype == DType::kFloat64 ?
 template <typename Visit>
 void visit_what_is_read(Request& request, const Visit& visit) {
   RoIPoolProblem& problem = request.problem;
-  const int64_t num_results = problem.num_rois * problem.num_channels * problem.num_bins();
+  const int64_t num_pooled = problem.num_rois * problem.num_channels * problem.num_bins();
   const int64_t element_bytes = bytes_of_element(problem.dtype);
   visit(problem.rois, problem.num_rois * 5 * (problem.rois_are_double ? 8 : 4));
   if (request.kernel == Kernel::kBackward) {
-    visit(request.results.output, num_results * element_bytes);
+    visit(request.pooled.values, num_pooled * element_bytes);
   } else {
     for (int64_t i = 0; i < problem.num_levels; ++i) {
       FeatureMaps& maps = problem.levels[i];
@@ -52,7 +52,7 @@ void visit_what_is_read(Request& request, const Visit& visit) {
     }
   }
   if (request.kernel != Kernel::kForward) {
-    visit(request.results.argmax, num_results * 4);
+    visit(request.pooled.argmax, num_pooled * 4);
   }
 }
 
@@ -60,7 +60,7 @@ void visit_what_is_read(Request& request, const Visit& visit) {
 template <typename Visit>
 void visit_what_is_written(Request& request, const Visit& visit) {
   RoIPoolProblem& problem = request.problem;
-  const int64_t num_results = problem.num_rois * problem.num_channels * problem.num_bins();
+  const int64_t num_pooled = problem.num_rois * problem.num_channels * problem.num_bins();
   const int64_t element_bytes = bytes_of_element(problem.dtype);
   if (request.kernel == Kernel::kBackward) {
     for (int64_t i = 0; i < problem.num_levels; ++i) {
@@ -69,9 +69,9 @@ void visit_what_is_written(Request& request, const Visit& visit) {
     }
     return;
   }
-  visit(request.results.output, num_results * element_bytes);
-  if (request.kernel == Kernel::kForward && request.results.argmax != nullptr) {
-    visit(request.results.argmax, num_results * 4);
+  visit(request.pooled.values, num_pooled * element_bytes);
+  if (request.kernel == Kernel::kForward && request.pooled.argmax != nullptr) {
+    visit(request.pooled.argmax, num_pooled * 4);
   }
 }
 

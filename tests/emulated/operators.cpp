@@ -15,8 +15,8 @@ namespace {
 int to_kernels = -1;
 int from_kernels = -1;
 
-void call_kernel(Kernel kernel, const RoIPoolProblem& problem, const Results& results) {
-  Request request{kernel, {}, problem, results};
+void call_kernel(Kernel kernel, const RoIPoolProblem& problem, const PooledTensors& pooled) {
+  Request request{kernel, {}, problem, pooled};
   if (const char* way = std::getenv("ROIPOOL_CPU_FORWARD")) {
     std::strncpy(request.forward_way, way, sizeof(request.forward_way) - 1);
   }

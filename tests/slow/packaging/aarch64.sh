@@ -6,10 +6,10 @@
 #
 # It needs Debian's g++-aarch64-linux-gnu and qemu-user, and fetches some 250 MB into FOLDER. The tests take half an
 # hour, since an import of torch takes 15 s. Left out are those of torch's compiler, which would look for one there, and
-# those that the emulator fails: it takes advice on huge pages, and does nothing.
+# those that the emulator fails: it takes advice on huge pages, and does nothing. What is not committed is left out.
 set -euo pipefail
 
-torch=2.10.0 # the newest for aarch64 without CUDA
+torch=2.10.0 # the newest on PyPI for aarch64 without CUDA
 mkdir -p "$1"
 folder=$(realpath "$1")
 cd "$(dirname "$0")/../../.."
@@ -46,10 +46,10 @@ fetch_packages() {
   # A newer onnxruntime crashes when it looks at the processor, which is not what /sys says.
   pip download -q -d "$folder/wheels" "${platforms[@]}" --platform manylinux_2_27_aarch64 --python-version 311 \
     --only-binary :all: "torch==$torch" numpy pytest hypothesis onnx onnxruntime==1.23.2 'setuptools<82' pybind11
-  mkdir -p "$site"
   for wheel in "$folder"/wheels/*.whl; do
-    python3 -m zipfile -e "$wheel" "$site"
+    python3 -m zipfile -e "$wheel" "$site.part"
   done
+  mv "$site.part" "$site"
 }
 
 build() {

@@ -30,15 +30,14 @@ for version in "${versions[@]}"; do
   environment="$scratch/environment"
   rm -rf "$environment"
   "${PYTHON:-python3}" -m venv "$environment"
-  "$environment/bin/pip" install -q --no-cache-dir "torch==$version" "$wheel" \
-    pytest hypothesis numpy onnx onnxruntime onnxscript &> "$log"
+  "$environment/bin/pip" install -q --no-cache-dir "torch==$version" "$wheel[test]" &> "$log" || { cat "$log"; exit 1; }
   facts=$("$environment/bin/python" -c '
 import platform, torch, roipool._ops
 kernels = "loaded" if roipool._ops.cuda_is_loaded else "none: a torch without CUDA"
 print(f"| {torch.__version__} | {platform.python_version()} | {kernels} |")')
   # The CUDA kernels on the host are compiled by the tests: they are not what is in the wheel.
   PATH="$environment/bin:$PATH" "$environment/bin/pytest" -q -rfE -p no:cacheprovider -k "not cuda_host" \
-    --ignore tests/cuda_host --ignore tests/slow/planted_bugs tests &>> "$log" || status=1
+    --ignore tests/cuda_host --ignore tests/slow/planted_bugs tests &>> "$log" || { status=1; tail -n 100 "$log" >&2; }
   echo "$facts $(grep -E '^[=0-9].* in [0-9.]+s' "$log" | tail -n 1 | sed -E 's/ in [0-9.]+s.*//; s/=+ ?//g') |"
 done
 exit $status

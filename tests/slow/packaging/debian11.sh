@@ -5,7 +5,9 @@
 #   tests/slow/packaging/debian11.sh TREE
 #
 # It runs as root, needs debootstrap, and makes the tree where there is none. Debian 11 has no Python that roipool runs
-# on, so that CPython 3.11 is compiled from the sources of Debian 12. The first run takes some 20 minutes on 2 cores.
+# on, so that CPython 3.11 is compiled from the sources of Debian 12. The tree takes this machine's certificates, and
+# sees the folder that PIP_FIND_LINKS names, if any. What is not committed is left out. The first run takes some 20
+# minutes on 2 cores.
 set -euo pipefail
 
 mkdir -p "$1"
@@ -27,6 +29,7 @@ if [ -d "${PIP_FIND_LINKS-}" ]; then
   mkdir -p "$1/$PIP_FIND_LINKS" && mount --bind "$PIP_FIND_LINKS" "$1/$PIP_FIND_LINKS"
 fi
 chroot "$1" bash -euo pipefail <<'INSIDE'
+trap 'tail -n 50 /tmp/log' ERR
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 ROIPOOL_WERROR=1 ROIPOOL_CUDA=0
 if [ ! -x /usr/local/bin/python3.11 ]; then
   echo 'deb-src http://deb.debian.org/debian bookworm main' >/etc/apt/sources.list.d/bookworm-sources.list
@@ -36,21 +39,22 @@ if [ ! -x /usr/local/bin/python3.11 ]; then
   apt-get source -qq --download-only python3.11
   tar xf python3.11_*.orig.tar.* --strip-components 1
   ./configure -q && make -s -j "$(nproc)" && make -s install
-fi >/tmp/python.log 2>&1
+fi >/tmp/log 2>&1
 cd /roipool
 python3.11 -m venv /environment && . /environment/bin/activate
 pip install -q torch==2.13.0 setuptools pybind11 ninja cmake
 pip install -q --no-build-isolation -e '.[test]'
 python -m roipool
 for library in roipool/*.so; do
-  newest=$(objdump -T "$library" | grep -oE '(GLIBC|GLIBCXX)_[0-9.]+' | sort -V | awk -F_ '{v[$1] = $2} END {for (s in v) print s, v[s]}')
-  echo "$library: $(echo $newest)"
+  for system in GLIBC GLIBCXX; do
+    echo "$library: $(objdump -T "$library" | grep -oE "\b${system}_[0-9.]+" | sort -V | tail -n 1)"
+  done
 done
 pytest -q
 python examples/cpp/export_head.py /tmp/head
-cmake -S examples/cpp -B /tmp/build -DCMAKE_PREFIX_PATH="$(python -c 'import roipool, torch
-print(torch.utils.cmake_prefix_path, roipool.cmake_prefix_path, sep=";")')" >/tmp/cmake.log 2>&1
-cmake --build /tmp/build >/tmp/build.log 2>&1
+prefixes=$(python -c 'import roipool, torch; print(torch.utils.cmake_prefix_path, roipool.cmake_prefix_path, sep=";")')
+cmake -S examples/cpp -B /tmp/build -DCMAKE_PREFIX_PATH="$prefixes" >/tmp/log 2>&1
+cmake --build /tmp/build >/tmp/log 2>&1
 /tmp/build/serve /tmp/head
 INSIDE
 OUTSIDE

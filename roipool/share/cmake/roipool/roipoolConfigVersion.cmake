@@ -1,4 +1,4 @@
-# Reads the version where it stands. It serves requests for it and for older ones.
+# Reads the version from __init__.py. It serves requests for itself and for older versions.
 file(STRINGS "${CMAKE_CURRENT_LIST_DIR}/../../../__init__.py" _roipool_version REGEX "^__version__ = ")
 string(REGEX MATCH "[0-9]+(\\.[0-9]+)*" PACKAGE_VERSION "${_roipool_version}")
 
