@@ -17,6 +17,7 @@ from bugs.bug import (
     OUT,
     OUT_PY,
     PYTORCH,
+    SCRIPT_PY,
     SUBCLASSES,
     Bug,
 )
@@ -232,5 +233,20 @@ BUGS = [
         'boxes == "DOUBLE" and struct.unpack("f", struct.pack("f", spatial_scale))[0] != spatial_scale',
         'struct.unpack("f", struct.pack("f", spatial_scale))[0] != spatial_scale',
         (ONNX,),
+    ),
+    # ---- Other ways into PyTorch.
+    Bug(
+        "torch.jit.script is refused to derived classes as well",
+        SCRIPT_PY,
+        "if module is None or type(module).forward is forward:",
+        "if True:",
+        (PYTORCH,),
+    ),
+    Bug(
+        "torch.jit.script is refused to functions alone",
+        SCRIPT_PY,
+        "if module is None or type(module).forward is forward:",
+        "if module is None:",
+        (PYTORCH,),
     ),
 ]

@@ -65,5 +65,6 @@ ORDER, PACK, UNPACK = "csrc/cpu/simd/order.h", "csrc/cpu/simd/pack.h", "csrc/cpu
 POOL_BINS, POOL_ROWS = "csrc/cpu/simd/pool_bins.h", "csrc/cpu/simd/pool_rows.h"
 FAKE_PY, CHECKS_PY, OUT_PY = "roipool/_ops/fake.py", "roipool/_ops/checks.py", "roipool/_ops/out.py"
 FUNCTIONS, VMAP = "roipool/_ops/autograd.py", "roipool/_ops/vmap.py"
+SCRIPT_PY = "roipool/_ops/script.py"
 CALL, MODULE = "roipool/functional.py", "roipool/modules.py"
 MXNET_PY, ONNX_PY, REFERENCE_PY = "roipool/mxnet.py", "roipool/onnx.py", "roipool/reference.py"
