@@ -93,7 +93,7 @@ DTYPES_OF = {
     "out": "float32 as input",
 }
 ALL_DTYPES = {dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
-# The library has no name for the dtypes of a torch newer than the headers that it is built with.
+# The library has no name for these where the torch that it was built beside had none.
 NEWER_DTYPES = {"bcomplex32"}
 QUANTIZED_DTYPES = {torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4}
 
@@ -109,7 +109,8 @@ def test_every_other_dtype_is_refused_by_its_name(op, name):
         with pytest.raises(ValueError) as caught:  # noqa: PT011 the whole message is compared
             op(**put(op, name, tensor))
         message = f"{name} must be {allowed}, got "
-        assert str(caught.value) == message + ("unknown_scalar" if dtype_name in NEWER_DTYPES else dtype_name)
+        words = {dtype_name, *(["unknown_scalar"] if dtype_name in NEWER_DTYPES else [])}
+        assert str(caught.value) in {message + word for word in words}
         with FakeTensorMode() as mode, pytest.raises(ValueError) as fake:  # noqa: PT011
             op(**tree_map_only(torch.Tensor, mode.from_tensor, put(op, name, tensor)))
         assert str(fake.value) == message + dtype_name
