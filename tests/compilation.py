@@ -64,12 +64,22 @@ def compile_objects(
         return [compilation.result() for compilation in compilations]
 
 
+def link(command: Sequence[str | Path], target: Path) -> None:
+    """Links a library or a program. Processes that use an older one of this name keep that."""
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}")
+    subprocess.run([*command, "-o", unfinished], check=True)
+    unfinished.replace(target)
+
+
 def link_library(objects: Sequence[Path], library: Path, flags: Sequence[str] = ()) -> None:
-    """Links a library that needs torch. Processes that have loaded an older one of this name keep that."""
-    unfinished = library.with_name(f"{library.name}.{os.getpid()}")
-    command = [*COMPILER, "-shared", *flags, *map(str, objects), "-o", str(unfinished), *TORCH_LIBRARIES]
-    subprocess.run(command, check=True)
-    unfinished.replace(library)
+    """Links a library that needs torch."""
+    link([*COMPILER, "-shared", *flags, *objects, *TORCH_LIBRARIES], library)
+
+
+def kernel_sources(csrc: Path, device: str) -> list[Path]:
+    """Lists the kernels of a device, but not what registers them with torch, as paths below the parent of csrc/."""
+    found = [*(csrc / device).rglob("*.cpp"), *(csrc / device).rglob("*.cu")]
+    return sorted(path.relative_to(csrc.parent) for path in found if path.stem != "register")
 
 
 def cpu_sources(root: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from compilation import STABLE_ABI, TORCH_HEADERS, compile_objects, digest_of, link_library
+from compilation import STABLE_ABI, TORCH_HEADERS, compile_objects, digest_of, kernel_sources, link_library
 from other_kernels import load_operators
 
 HERE = Path(__file__).parent
@@ -22,11 +22,6 @@ DEVICE = (232448, 4, 2**31 - 1)
 
 # A device with little shared memory, whose grids hold few blocks, so that each takes several turns.
 SMALL_DEVICE = (64 * 1024, 1, 2)
-
-
-def kernel_sources(csrc: Path) -> list[Path]:
-    """Lists the kernels, but not what registers them with a torch that has CUDA."""
-    return [path for path in sorted((csrc / "cuda").glob("*.cu")) if path.name != "register.cu"]
 
 
 def build(folder: Path, csrc: Path = CSRC) -> Path:
@@ -40,8 +35,7 @@ def build(folder: Path, csrc: Path = CSRC) -> Path:
     # What only __launch_bounds__ and sanitizers read is unused here, of which Clang warns.
     flags += ["-Wno-unused-const-variable", "-Wno-unused-private-field"]
     flags += [*sanitize, STABLE_ABI, f"-I{HERE}", f"-I{csrc.name}", *TORCH_HEADERS]
-    kernels = [path.relative_to(csrc.parent) for path in kernel_sources(csrc)]
-    sources = [HERE / "operators.cpp", HERE / "cuda_runtime.cpp", *kernels]
+    sources = [HERE / "operators.cpp", HERE / "cuda_runtime.cpp", *kernel_sources(csrc, "cuda")]
     objects = compile_objects(flags, sources, folder, root=csrc.parent)
     library = folder / f"cuda_host_{digest_of([path.name for path in objects], [])}.so"
     if not library.exists():

@@ -7,13 +7,12 @@ program of their own holds them: it takes problems by a pipe, and gives back wha
 """
 
 import atexit
-import os
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from compilation import STABLE_ABI, TORCH_HEADERS, compile_objects, digest_of, link_library
+from compilation import STABLE_ABI, TORCH_HEADERS, compile_objects, digest_of, kernel_sources, link, link_library
 from other_kernels import load_operators
 
 HERE = Path(__file__).parent
@@ -42,21 +41,13 @@ KERNEL_FLAGS = [
 OPERATOR_FLAGS = ["-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-w", STABLE_ABI, "-Icsrc", *TORCH_HEADERS]
 
 
-def kernel_sources() -> list[Path]:
-    """Lists the kernels, but not what registers them with torch."""
-    found = [path.relative_to(ROOT) for path in sorted((ROOT / "csrc" / "cpu").rglob("*.cpp"))]
-    return [path for path in found if path.name != "register.cpp"]
-
-
 def build_kernels(folder: Path, compiler: str) -> Path:
     """Returns a program with the kernels, which needs no library of its system."""
-    sources = [*kernel_sources(), (HERE / "kernels.cpp").relative_to(ROOT)]
+    sources = [*kernel_sources(ROOT / "csrc", "cpu"), (HERE / "kernels.cpp").relative_to(ROOT)]
     objects = compile_objects(KERNEL_FLAGS, sources, folder, ROOT, [compiler])
     program = folder / f"kernels_{digest_of([path.name for path in objects], [])}"
     if not program.exists():
-        unfinished = program.with_name(f"{program.name}.{os.getpid()}")
-        subprocess.run([compiler, "-static", *objects, "-o", unfinished], check=True)
-        unfinished.replace(program)
+        link([compiler, "-static", *objects], program)
     return program
 
 

@@ -84,9 +84,10 @@ void answer(Request& request) {
     std::memset(data, 0xa5, static_cast<size_t>(num_bytes));  // all of it is to be written, zeros as well
     pointer = static_cast<std::remove_reference_t<decltype(pointer)>>(data);
   });
-  setenv("ROIPOOL_CPU_FORWARD", request.forward_way, 1);
   if (request.forward_way[0] == 0) {
     unsetenv("ROIPOOL_CPU_FORWARD");
+  } else {
+    setenv("ROIPOOL_CPU_FORWARD", request.forward_way, 1);
   }
   call_kernel(request);
   visit_what_is_written(request,

@@ -34,25 +34,31 @@ struct Request {
 
 static_assert(std::is_trivially_copyable_v<Request>);
 
-inline int64_t bytes_of_element(DType dtype) { return dtype == DType::kFloat64 ? 8 : dtype == DType::kFloat32 ? 4 : 2; }
+inline int64_t bytes_of_elements(const RoIPoolProblem& problem, int64_t num_elements) {
+  return with_dtype(problem.dtype, [&](auto zero) { return num_elements * static_cast<int64_t>(sizeof(zero)); });
+}
+
+inline int64_t bytes_of_maps(const RoIPoolProblem& problem, const FeatureMaps& maps) {
+  return bytes_of_elements(problem, problem.num_images * maps.image_stride);
+}
+
+// Counts the elements of the output.
+inline int64_t num_pooled(const RoIPoolProblem& problem) { return problem.num_rois * problem.output_region_stride; }
 
 // Calls visit(pointer, bytes) for each tensor that the kernels read: a reference to its pointer in the request.
 template <typename Visit>
 void visit_what_is_read(Request& request, const Visit& visit) {
   RoIPoolProblem& problem = request.problem;
-  const int64_t num_pooled = problem.num_rois * problem.num_channels * problem.num_bins();
-  const int64_t element_bytes = bytes_of_element(problem.dtype);
   visit(problem.rois, problem.num_rois * 5 * (problem.rois_are_double ? 8 : 4));
   if (request.kernel == Kernel::kBackward) {
-    visit(request.pooled.values, num_pooled * element_bytes);
+    visit(request.pooled.values, bytes_of_elements(problem, num_pooled(problem)));
   } else {
     for (int64_t i = 0; i < problem.num_levels; ++i) {
-      FeatureMaps& maps = problem.levels[i];
-      visit(maps.input, problem.num_images * problem.num_channels * maps.num_cells() * element_bytes);
+      visit(problem.levels[i].input, bytes_of_maps(problem, problem.levels[i]));
     }
   }
   if (request.kernel != Kernel::kForward) {
-    visit(request.pooled.argmax, num_pooled * 4);
+    visit(request.pooled.argmax, num_pooled(problem) * 4);
   }
 }
 
@@ -60,18 +66,15 @@ void visit_what_is_read(Request& request, const Visit& visit) {
 template <typename Visit>
 void visit_what_is_written(Request& request, const Visit& visit) {
   RoIPoolProblem& problem = request.problem;
-  const int64_t num_pooled = problem.num_rois * problem.num_channels * problem.num_bins();
-  const int64_t element_bytes = bytes_of_element(problem.dtype);
   if (request.kernel == Kernel::kBackward) {
     for (int64_t i = 0; i < problem.num_levels; ++i) {
-      FeatureMaps& maps = problem.levels[i];
-      visit(maps.grad_input, problem.num_images * problem.num_channels * maps.num_cells() * element_bytes);
+      visit(problem.levels[i].grad_input, bytes_of_maps(problem, problem.levels[i]));
     }
     return;
   }
-  visit(request.pooled.values, num_pooled * element_bytes);
+  visit(request.pooled.values, bytes_of_elements(problem, num_pooled(problem)));
   if (request.kernel == Kernel::kForward && request.pooled.argmax != nullptr) {
-    visit(request.pooled.argmax, num_pooled * 4);
+    visit(request.pooled.argmax, num_pooled(problem) * 4);
   }
 }
 

@@ -73,7 +73,7 @@ def load(name: str, layout=contiguous) -> SimpleNamespace:
 def pooled(backend: Backend, case: SimpleNamespace) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the output and the gradient, by what users call where the backend has it."""
     input, rois, grad_output = (t.to(backend.device) for t in [case.input, case.rois, case.grad_output])
-    if backend.name in ["cuda_host", "emulated"]:
+    if backend.ops is not torch.ops.roipool:
         output, argmax = backend.ops.roi_pool_with_argmax(input, rois, *case.output_size, case.spatial_scale)
         size = (input.shape[0], *input.shape[2:])
         return output, backend.ops.roi_pool_backward(grad_output, rois, argmax, *size, case.spatial_scale)

@@ -11,7 +11,7 @@ import pytest
 
 import roipool
 
-MODULE = Path(roipool._C.__file__).name
+MODULE = Path(roipool._C.__file__)
 
 
 def import_with(folder: Path, libraries: dict[str, bytes]) -> str:
@@ -33,13 +33,15 @@ def import_with(folder: Path, libraries: dict[str, bytes]) -> str:
     return run.stderr.strip().splitlines()[-1]
 
 
-THIS_MODULE = Path(roipool._C.__file__).read_bytes()
 FAULTS = {
     "no module": ({}, "No module named 'roipool._C'"),
-    "an empty module": ({MODULE: b""}, "file too short"),
-    "a broken module": ({MODULE: b"not a library" * 100}, "invalid ELF header"),
-    "no library": ({MODULE: THIS_MODULE}, "libroipool.so: cannot open shared object file"),
-    "a broken library": ({MODULE: THIS_MODULE, "libroipool.so": b"not a library" * 100}, "invalid ELF header"),
+    "an empty module": ({MODULE.name: b""}, "file too short"),
+    "a broken module": ({MODULE.name: b"not a library" * 100}, "invalid ELF header"),
+    "no library": ({MODULE.name: MODULE.read_bytes()}, "libroipool.so: cannot open shared object file"),
+    "a broken library": (
+        {MODULE.name: MODULE.read_bytes(), "libroipool.so": b"not a library" * 100},
+        "invalid ELF header",
+    ),
 }
 
 
