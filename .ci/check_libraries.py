@@ -40,9 +40,9 @@ def check_symbols(library: Path, stable_abi: set[str]) -> None:
     assert not foreign, f"{library.name} needs symbols outside of torch's stable ABI, C and C++: {foreign}"
     newest = {}
     for system, most in MOST[library.name].items():
-        versions = [version for name, (of, version) in versioned.items() if of == system]
-        newest[system] = max(versions, key=number)
-        beyond = [name for name, (of, version) in versioned.items() if of == system and number(version) > number(most)]
+        versions = {name: version for name, (of, version) in versioned.items() if of == system}
+        newest[system] = max(versions.values(), key=number)
+        beyond = [name for name, version in versions.items() if number(version) > number(most)]
         assert not beyond, f"{library.name} needs more than {system} {most}: {beyond}"
     print(f"  {len(required)} symbols of torch's stable ABI; {newest}")
     is_cuda = "aoti_torch_get_current_cuda_stream" in required
