@@ -63,34 +63,34 @@ ROIPOOL_HOST_DEVICE int64_t image_of(const T* roi, int64_t num_images) {
   return image < num_images ? image : -1;
 }
 
-// Returns the level of a feature pyramid that a region is pooled from: the number of bounds, which ascend, that the
-// square root of its area in image pixels reaches. An area that is not greater than 0 reaches none.
+// Returns the level of a feature pyramid that a region is pooled from: the number of bounds, which ascend, that its area
+// in image pixels reaches. An area that is not greater than 0 reaches none.
 template <typename T>
 ROIPOOL_HOST_DEVICE int64_t level_of(const T* roi, const double* bounds, int64_t num_levels) {
   if (num_levels == 1) {
     return 0;
   }
-  const T size = std::sqrt((roi[3] - roi[1]) * (roi[4] - roi[2]));
+  const T area = (roi[3] - roi[1]) * (roi[4] - roi[2]);
   int64_t level = 0;
-  while (level < num_levels - 1 && size >= static_cast<T>(bounds[level])) {
+  while (level < num_levels - 1 && area >= static_cast<T>(bounds[level])) {
     ++level;
   }
   return level;
 }
 
-// Returns the least size that belongs to `level`, by floor(canonical_level + log2(size / canonical_scale)): Lin et al.,
-// Feature Pyramid Networks (2017), equation 1. The equation is computed in T step by step as torchvision does, with its
-// 1e-6, so that both choose the same level for any region.
+// Returns the least area that belongs to `level`, by floor(canonical_level + log2(sqrt(area) / canonical_scale)): Lin et
+// al., Feature Pyramid Networks (2017), equation 1. The equation is computed in T step by step as torchvision does, with
+// its 1e-6, so that both choose the same level.
 template <typename T>
 double level_bound(double level, double canonical_scale, double canonical_level) {
   using Bits = std::conditional_t<sizeof(T) == sizeof(uint64_t), uint64_t, uint32_t>;
-  const auto size_of = [](Bits bits) {
-    T size;
-    std::memcpy(&size, &bits, sizeof(size));
-    return size;
+  const auto area_of = [](Bits bits) {
+    T area;
+    std::memcpy(&area, &bits, sizeof(area));
+    return area;
   };
-  const auto reaches = [&](T size) {
-    const T ratio = size / static_cast<T>(canonical_scale);
+  const auto reaches = [&](T area) {
+    const T ratio = std::sqrt(area) / static_cast<T>(canonical_scale);
     return static_cast<T>(canonical_level) + std::log2(ratio) + static_cast<T>(1e-6) >= static_cast<T>(level);
   };
   const T infinity = std::numeric_limits<T>::infinity();
@@ -103,9 +103,9 @@ double level_bound(double level, double canonical_scale, double canonical_level)
   std::memcpy(&reached, &infinity, sizeof(reached));
   while (reached - below > 1) {
     const Bits middle = below + (reached - below) / 2;
-    (reaches(size_of(middle)) ? reached : below) = middle;
+    (reaches(area_of(middle)) ? reached : below) = middle;
   }
-  return size_of(reached);
+  return area_of(reached);
 }
 
 // Scales one coordinate of a region to a cell; returns false where it is not finite. A product that is NaN counts as

@@ -1,10 +1,21 @@
-// roipool._C: importing it loads libroipool with the operators; its attributes say what was built. `python -m roipool`
-// reads them.
+// roipool._C: importing it loads libroipool with the operators; its attributes say what was built, which
+// `python -m roipool` reads.
 #include <pybind11/pybind11.h>
 
 #include "build_info.h"
+#include "geometry.h"
 
 namespace py = pybind11;
+
+namespace {
+
+// Returns the least area, in image pixels, of the regions that belong to a level.
+double level_bound(double level, double canonical_scale, double canonical_level, bool rois_are_double) {
+  return rois_are_double ? roipool::level_bound<double>(level, canonical_scale, canonical_level)
+                         : roipool::level_bound<float>(level, canonical_scale, canonical_level);
+}
+
+}  // namespace
 
 // Declares that a free-threaded Python need not turn its lock on, as nothing in the library changes once it is loaded.
 PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
@@ -15,4 +26,6 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.attr("cuda_version") = info.cuda_version;  // None for a null pointer
   m.attr("cuda_architectures") = py::str(info.cuda_architectures).attr("split")();
   m.attr("cpu_capability") = info.cpu_capability;
+  m.def("level_bound", &level_bound, "Return the least area of the regions that belong to a level of a pyramid.",
+        py::arg("level"), py::arg("canonical_scale"), py::arg("canonical_level"), py::arg("rois_are_double"));
 }

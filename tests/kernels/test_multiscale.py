@@ -70,6 +70,7 @@ def test_levels_are_those_of_torchvision(backend):
         ([0, 0, 50176, 1], 2),  # the area counts, not the shape
         ([5, 5, 5, 5], 0),
         ([9, 0, 0, 500], 0),  # malformed: no area
+        ([500, 0, 0, 500], 0),
         ([480, 480, 20, 20], 3),  # malformed in both directions: an area, as torchvision's
     ],
 )
