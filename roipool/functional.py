@@ -1,71 +1,48 @@
 """roi_pool() and multiscale_roi_pool(): they take the forms that arguments may have, then call the operators."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function
+from torch.overrides import has_torch_function
 
+from roipool._ops import bad_boxes
+from roipool._ops.arguments import apply_scale, convert_boxes_to_rois, is_captured, parse_output_size, parse_scales
 from roipool._ops.autograd import KERNELS, is_plain_call
 from roipool._ops.checks import (
-    check_is_box_tensor,
     check_is_feature_tensor,
     check_is_scale,
     check_is_tensor,
+    check_multiscale_roi_pool,
     check_num_levels,
-    check_output_size,
+    check_pyramid,
     is_int,
 )
+from roipool._ops.levels import pool_level_by_level
 from roipool._ops.load import ops
 from roipool._ops.out import call_with_out
 from roipool._ops.script import not_scriptable
-from roipool._ops.torch_private import get_jit_trace
+from roipool._ops.subclasses import call_subclasses
+from roipool._ops.torch_private import assume_constant_result
+
+Scale = float | Sequence[float]  # of both axes, or (y, x)
 
 
-def parse_output_size(output_size: Any) -> tuple[int, int]:
-    """Returns (PH, PW) of either form of output_size."""
-    sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,)
-    if not all(is_int(size) for size in sizes):
-        raise TypeError(f"output_size must be an int or a pair of ints (PH, PW), got {output_size!r}")
-    if len(sizes) not in (1, 2):
-        raise ValueError(f"output_size must be an int or a pair of ints (PH, PW), got {output_size!r}")
-    height, width = sizes[0], sizes[-1]
-    if max(height, width) >= 2**63:  # the operator refuses the smaller ones that are out of range, but takes 64 bits
-        check_output_size(height, width)
-    return height, width
+@assume_constant_result  # torch.compile would take it for False: strict exports go through it
+def is_exporting_to_onnx() -> bool:
+    return torch.onnx.is_in_onnx_export()
 
 
-def convert_boxes_to_rois(boxes: Any, input: Tensor, input_name: str = "input") -> Tensor:
-    """Returns rois (K, 5), rows [batch_index, x1, y1, x2, y2], of either form of boxes."""
-    knows_sizes = get_jit_trace() is None  # in torch.jit.trace, sizes are tensors, whose comparison it warns of
-    if isinstance(boxes, Tensor):
-        check_is_box_tensor(boxes, "boxes", input, input_name)
-        if boxes.ndim != 2 or (knows_sizes and boxes.shape[1] != 5):
-            raise ValueError(
-                "boxes must be a tensor (K, 5), rows [batch_index, x1, y1, x2, y2], or a list of N tensors (L_i, 4), "
-                f"got shape {tuple(boxes.shape)}"
-            )
-        return boxes
-    if not isinstance(boxes, (list, tuple)):
-        raise TypeError(f"boxes must be a tensor (K, 5) or a list of N tensors (L_i, 4), got {type(boxes).__name__}")
-    if knows_sizes and input.ndim == 4 and len(boxes) != input.shape[0]:
-        raise ValueError(
-            f"boxes must hold one tensor (L_i, 4) for each of the {input.shape[0]} images of {input_name}, "
-            f"got {len(boxes)}"
-        )
-    parts = []
-    for image_index, image_boxes in enumerate(boxes):
-        check_is_box_tensor(image_boxes, f"boxes[{image_index}]", input, input_name)
-        if image_boxes.ndim != 2 or (knows_sizes and image_boxes.shape[1] != 4):
-            raise ValueError(
-                f"boxes[{image_index}] must have shape (L, 4), rows [x1, y1, x2, y2], "
-                f"got shape {tuple(image_boxes.shape)}"
-            )
-        # Boxes are widened before the image's index joins them: float16 cannot hold 2049, nor bfloat16 257.
-        wide = image_boxes if image_boxes.dtype == torch.float64 else image_boxes.float()
-        parts.append(torch.nn.functional.pad(wide, (1, 0), value=image_index))
-    return torch.cat(parts) if parts else torch.empty(0, 5, dtype=torch.float32, device=input.device)
+def call_operator(name: str, *arguments: Any) -> Any:
+    """Calls a forward operator by the shortest way that is open."""
+    if is_plain_call():
+        return KERNELS[name](*arguments)
+    if is_exporting_to_onnx():
+        from roipool.onnx import RECORDERS
+
+        return RECORDERS[name](*arguments)
+    return getattr(ops, name).default(*arguments)
 
 
 @overload
@@ -73,7 +50,7 @@ def roi_pool(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],
     output_size: int | Sequence[int],
-    spatial_scale: float = 1.0,
+    spatial_scale: Scale = 1.0,
     *,
     return_argmax: Literal[False] = False,
     out: Tensor | None = None,
@@ -85,7 +62,7 @@ def roi_pool(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],
     output_size: int | Sequence[int],
-    spatial_scale: float = 1.0,
+    spatial_scale: Scale = 1.0,
     *,
     return_argmax: Literal[True],
 ) -> tuple[Tensor, Tensor]: ...
@@ -96,7 +73,7 @@ def roi_pool(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],
     output_size: int | Sequence[int],
-    spatial_scale: float = 1.0,
+    spatial_scale: Scale = 1.0,
     *,
     return_argmax: bool,
 ) -> Tensor | tuple[Tensor, Tensor]: ...
@@ -107,7 +84,7 @@ def roi_pool(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],
     output_size: int | Sequence[int],
-    spatial_scale: float = 1.0,
+    spatial_scale: Scale = 1.0,
     *,
     return_argmax: bool = False,
     out: Tensor | None = None,
@@ -154,25 +131,21 @@ def roi_pool(
     """
     tensors = (input, *boxes, out) if isinstance(boxes, (list, tuple)) else (input, boxes, out)
     if has_torch_function(tensors):  # there are subclasses of Tensor, or the proxies of torch.fx
-        result: Tensor | tuple[Tensor, Tensor] = handle_torch_function(
-            cast(Any, roi_pool), tensors, input, boxes, output_size, spatial_scale, return_argmax=return_argmax, out=out
-        )
-        return result
+        others = (output_size, spatial_scale)
+        return call_subclasses(roi_pool, tensors, input, boxes, *others, return_argmax=return_argmax, out=out)
     check_is_feature_tensor(input, "input")
-    check_is_scale(spatial_scale, "spatial_scale")
     pooled_height, pooled_width = parse_output_size(output_size)
-    arguments = (input, convert_boxes_to_rois(boxes, input), pooled_height, pooled_width, spatial_scale)
+    rois = convert_boxes_to_rois(boxes, input)
+    if bad_boxes.is_detecting:
+        bad_boxes.check_regions(rois, boxes, input)
+    rois, scale = apply_scale(rois, spatial_scale)
+    arguments = (input, rois, pooled_height, pooled_width, scale)
     if out is not None:
         check_is_tensor(out, "out")
         if return_argmax:
             raise ValueError("out cannot be given together with return_argmax")
         return call_with_out(arguments, out)
-    if return_argmax:
-        output, argmax = ops.roi_pool_with_argmax.default(*arguments)
-        return output, argmax
-    kernel = KERNELS["roi_pool"] if is_plain_call() else ops.roi_pool.default
-    pooled: Tensor = kernel(*arguments)
-    return pooled
+    return call_operator("roi_pool_with_argmax" if return_argmax else "roi_pool", *arguments)
 
 
 @overload
@@ -180,7 +153,7 @@ def multiscale_roi_pool(
     inputs: Sequence[Tensor],
     boxes: Tensor | Sequence[Tensor],
     output_size: int | Sequence[int],
-    spatial_scales: Sequence[float],
+    spatial_scales: Sequence[Scale],
     *,
     canonical_scale: float = 224,
     canonical_level: int = 4,
@@ -193,7 +166,7 @@ def multiscale_roi_pool(
     inputs: Sequence[Tensor],
     boxes: Tensor | Sequence[Tensor],
     output_size: int | Sequence[int],
-    spatial_scales: Sequence[float],
+    spatial_scales: Sequence[Scale],
     *,
     canonical_scale: float = 224,
     canonical_level: int = 4,
@@ -206,7 +179,7 @@ def multiscale_roi_pool(
     inputs: Sequence[Tensor],
     boxes: Tensor | Sequence[Tensor],
     output_size: int | Sequence[int],
-    spatial_scales: Sequence[float],
+    spatial_scales: Sequence[Scale],
     *,
     canonical_scale: float = 224,
     canonical_level: int = 4,
@@ -219,7 +192,7 @@ def multiscale_roi_pool(
     inputs: Sequence[Tensor],
     boxes: Tensor | Sequence[Tensor],
     output_size: int | Sequence[int],
-    spatial_scales: Sequence[float],
+    spatial_scales: Sequence[Scale],
     *,
     canonical_scale: float = 224,
     canonical_level: int = 4,
@@ -265,8 +238,8 @@ def multiscale_roi_pool(
         raise TypeError(f"inputs must be a list of tensors (N, C, H, W), got {type(inputs).__name__}")
     tensors = (*inputs, *boxes) if isinstance(boxes, (list, tuple)) else (*inputs, boxes)
     if has_torch_function(tensors):
-        result: Tensor | tuple[Tensor, Tensor] = handle_torch_function(
-            cast(Any, multiscale_roi_pool),
+        return call_subclasses(
+            multiscale_roi_pool,
             tensors,
             inputs,
             boxes,
@@ -276,14 +249,10 @@ def multiscale_roi_pool(
             canonical_level=canonical_level,
             return_argmax=return_argmax,
         )
-        return result
     for level, input in enumerate(inputs):
         check_is_feature_tensor(input, f"inputs[{level}]")
     check_num_levels("inputs", len(inputs))
-    if not isinstance(spatial_scales, (list, tuple)):
-        raise TypeError(f"spatial_scales must be a list of floats, got {type(spatial_scales).__name__}")
-    for level, spatial_scale in enumerate(spatial_scales):
-        check_is_scale(spatial_scale, f"spatial_scales[{level}]")
+    scales = parse_scales(spatial_scales)
     check_is_scale(canonical_scale, "canonical_scale")
     if not is_int(canonical_level):
         raise TypeError(f"canonical_level must be an int, got {type(canonical_level).__name__}")
@@ -291,11 +260,18 @@ def multiscale_roi_pool(
         raise ValueError(f"canonical_level must be an int of 64 bits, got {canonical_level}")
     pooled_height, pooled_width = parse_output_size(output_size)
     rois = convert_boxes_to_rois(boxes, inputs[0], "inputs[0]")
-    pyramid = (list(spatial_scales), canonical_scale, canonical_level)
-    arguments = (list(inputs), rois, pooled_height, pooled_width, *pyramid)
-    if return_argmax:
-        output, argmax = ops.multiscale_roi_pool_with_argmax.default(*arguments)
-        return output, argmax
-    kernel = KERNELS["multiscale_roi_pool"] if is_plain_call() else ops.multiscale_roi_pool.default
-    pooled: Tensor = kernel(*arguments)
-    return pooled
+    if bad_boxes.is_detecting:
+        bad_boxes.check_regions(rois, boxes, inputs[0])
+    canonical = (canonical_scale, canonical_level)
+    arguments = (list(inputs), rois, pooled_height, pooled_width, [scale_y for scale_y, _ in scales], *canonical)
+    if any(scale_y != scale_x for scale_y, scale_x in scales):
+        if is_captured():  # sizes are symbols, or tensors, which the operators of the levels check
+            check_pyramid(*arguments[-3:-1], "inputs", len(inputs))
+        else:
+            check_multiscale_roi_pool(*arguments)
+
+        def pool(input: Tensor, rois: Tensor, scale: Scale) -> Any:
+            return roi_pool(input, rois, output_size, scale, return_argmax=return_argmax)
+
+        return pool_level_by_level(pool, inputs, rois, scales, *canonical)
+    return call_operator("multiscale_roi_pool_with_argmax" if return_argmax else "multiscale_roi_pool", *arguments)

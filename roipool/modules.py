@@ -1,13 +1,16 @@
 """Wraps the functions in modules."""
 
+import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch.fx
 from torch import Tensor, nn
 
+from roipool._ops.arguments import parse_output_size, parse_scales
 from roipool._ops.checks import check_is_feature_tensor
 from roipool._ops.script import not_scriptable
-from roipool.functional import multiscale_roi_pool, parse_output_size, roi_pool
+from roipool.functional import Scale, multiscale_roi_pool, roi_pool
 
 
 @not_scriptable
@@ -16,21 +19,21 @@ class RoIPool(nn.Module):
 
     Args:
         output_size: bins per region, ``PH = PW`` or ``(PH, PW)``.
-        spatial_scale: feature cells per image pixel, ``1 / stride``.
+        spatial_scale: feature cells per image pixel, ``1 / stride``, of both axes or ``(y, x)``.
 
-    The arguments are checked when the layer is called.
+    Raises:
+        TypeError, ValueError: ``output_size`` is not one or two ints. (The scale is checked when the layer is called.)
     """
 
-    def __init__(self, output_size: int | Sequence[int], spatial_scale: float = 1.0) -> None:
+    def __init__(self, output_size: int | Sequence[int], spatial_scale: Scale = 1.0) -> None:
         super().__init__()
-        self.output_size = output_size
+        self.output_size = parse_output_size(output_size)
         self.spatial_scale = spatial_scale
 
     def forward(
         self,
         input: Tensor,
         boxes: Tensor | Sequence[Tensor] | None = None,
-        *,
         rois: Tensor | Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Calls :func:`roipool.roi_pool` with ``input`` and ``boxes``; ``rois`` is torchvision's name for ``boxes``.
@@ -46,12 +49,20 @@ class RoIPool(nn.Module):
         Raises:
             TypeError, ValueError: as :func:`roipool.roi_pool`; also for both or neither of ``boxes`` and ``rois``.
         """
-        if (boxes is None) == (rois is None):
-            raise TypeError("RoIPool takes the regions either as boxes or, by torchvision's name, as rois")
-        return roi_pool(input, boxes if rois is None else rois, self.output_size, self.spatial_scale)  # type: ignore[arg-type]
+        if boxes is None or rois is not None:
+            boxes = _choose_boxes(boxes, rois)
+        return roi_pool(input, boxes, self.output_size, self.spatial_scale)
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"
+
+
+@torch.fx.wrap  # a trace of the layer by itself holds this call, since both are proxies there
+def _choose_boxes(boxes: Any, rois: Any) -> Any:
+    """Returns the one that is given, under either name."""
+    if (boxes is None) == (rois is None):
+        raise TypeError("RoIPool takes the regions either as boxes or, by torchvision's name, as rois")
+    return boxes if rois is None else rois
 
 
 @not_scriptable
@@ -62,22 +73,26 @@ class MultiScaleRoIPool(nn.Module):
         model = torchvision.models.detection.fasterrcnn_resnet50_fpn(...)
         model.roi_heads.box_roi_pool = roipool.MultiScaleRoIPool(["0", "1", "2", "3"], output_size=7)
 
-    It has no parameters, and no state: in each call, the scale of a map is inferred as the power of 2 that is nearest
-    to its height over that of the tallest image (torchvision keeps the scales of its first call). Set ``scales`` to the
-    scales of the maps where they are known, and nothing is inferred.
+    It has no parameters and no state. Give it the scales of the maps where they are known: else they are inferred in
+    each call, from the sizes of maps and images. The scale of a map is then the power of 2 that is nearest to its
+    longer side over that of the images. (torchvision goes by the height, and keeps the scales of its first call.)
+    Images are padded to multiples of 32 pixels in most models, so small ones can mislead: of 40 rows, padded to 64, a
+    map of stride 4 has 16, which is nearer to 1/2 than to 1/4. If that is so of the longer side but not of the shorter,
+    the shorter one decides. If it is so of both, a warning says that ``scales`` should be given.
 
     Args:
-        featmap_names: the maps of ``features`` to pool from; others are ignored.
+        featmap_names: the maps of ``features`` to pool from, finest first; others are ignored.
         output_size: bins per region, ``PH = PW`` or ``(PH, PW)``.
         canonical_scale: size in image pixels, the square root of the area, of the regions that belong to
             ``canonical_level``.
         canonical_level: the level of a region of ``canonical_scale``. Level ``l`` has 1 cell per ``2 ** l`` pixels.
+        scales: feature cells per image pixel, ``1 / stride``, of each map, each of both axes or ``(y, x)``. The
+            attribute of the same name may be set later.
 
     Raises:
-        TypeError, ValueError: ``featmap_names`` is no list of str, or ``output_size`` is not one or two ints.
+        TypeError, ValueError: ``featmap_names`` is no list of str, ``output_size`` is not one or two ints, or
+            ``scales`` does not hold a scale for each map, from fine to coarse.
     """
-
-    scales: Sequence[float] | None
 
     def __init__(
         self,
@@ -86,15 +101,20 @@ class MultiScaleRoIPool(nn.Module):
         *,
         canonical_scale: float = 224,
         canonical_level: int = 4,
+        scales: Sequence[Scale] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(featmap_names, (list, tuple)) or not all(isinstance(name, str) for name in featmap_names):
             raise TypeError(f"featmap_names must be a list of str, got {featmap_names!r}")
+        if scales is not None and len(parse_scales(scales, "scales")) != len(featmap_names):
+            raise ValueError(
+                f"scales must hold a scale for each of featmap_names, {len(featmap_names)}, got {len(scales)}"
+            )
         self.featmap_names = list(featmap_names)
         self.output_size = parse_output_size(output_size)
         self.canonical_scale = canonical_scale
         self.canonical_level = canonical_level
-        self.scales = None
+        self.scales = scales
 
     def forward(
         self,
@@ -105,17 +125,18 @@ class MultiScaleRoIPool(nn.Module):
         """Pools each box from one of the maps.
 
         Args:
-            features: feature maps by name, finest first, each ``(N, C, H, W)``. Maps in other dtypes than the first, as
-                autocast may leave them, are cast to that.
+            features: feature maps by name, each ``(N, C, H, W)``. Maps in other dtypes than the first, as autocast may
+                leave them, are cast to that.
             boxes: N tensors ``(L_i, 4)`` with rows ``[x1, y1, x2, y2]`` in image pixels, or one tensor ``(K, 5)``.
-            image_shapes: heights and widths ``(H, W)`` of the images in pixels, without padding.
+            image_shapes: heights and widths ``(H, W)`` of the images in pixels, without padding. Not looked at where
+                the scales are given.
 
         Returns:
             ``(K, C, PH, PW)``, the boxes of the first image first.
 
         Raises:
-            TypeError, ValueError: as :func:`roipool.multiscale_roi_pool`; also if ``features`` has none of the maps, or
-                ``image_shapes`` is not a list of heights and widths.
+            TypeError, ValueError: as :func:`roipool.multiscale_roi_pool`; also if ``features`` lacks one of the maps,
+                or ``image_shapes`` is not a list of heights and widths.
         """
         canonical = (self.canonical_scale, self.canonical_level)
         return _pool_named(features, boxes, image_shapes, self.featmap_names, self.output_size, self.scales, canonical)
@@ -123,7 +144,7 @@ class MultiScaleRoIPool(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"featmap_names={self.featmap_names}, output_size={self.output_size}, "
-            f"canonical_scale={self.canonical_scale}, canonical_level={self.canonical_level}"
+            f"canonical_scale={self.canonical_scale}, canonical_level={self.canonical_level}, scales={self.scales}"
         )
 
 
@@ -134,18 +155,17 @@ def _pool_named(
     image_shapes: Sequence[tuple[int, int]],
     featmap_names: list[str],
     output_size: tuple[int, int],
-    scales: Sequence[float] | None,
+    scales: Sequence[Scale] | None,
     canonical: tuple[float, int],
 ) -> Tensor:
     if not isinstance(features, Mapping):
         raise TypeError(f"features must be a dictionary of tensors (N, C, H, W), got {type(features).__name__}")
     maps: list[Tensor] = []
-    for name, features_of_level in features.items():
-        if name in featmap_names:
-            check_is_feature_tensor(features_of_level, f"features[{name!r}]")
-            maps.append(features_of_level.to(maps[0].dtype) if maps else features_of_level)
-    if not maps:
-        raise ValueError(f"features must have maps named in {featmap_names}, got {list(features)}")
+    for name in featmap_names:
+        if name not in features:
+            raise ValueError(f"features must have the maps {featmap_names}, got {list(features)}")
+        check_is_feature_tensor(features[name], f"features[{name!r}]")
+        maps.append(features[name].to(maps[0].dtype) if maps else features[name])
     if scales is None:
         scales = infer_scales(maps, image_shapes)
     canonical_scale, canonical_level = canonical
@@ -155,16 +175,36 @@ def _pool_named(
 
 
 def infer_scales(maps: Sequence[Tensor], image_shapes: Sequence[tuple[int, int]]) -> list[float]:
-    """Infers the scale of each map as MultiScaleRoIAlign does."""
+    """Infers the scale of each map from a side of the maps and images."""
     if not isinstance(image_shapes, (list, tuple)) or len(image_shapes) == 0 or not all(map(is_shape, image_shapes)):
         raise ValueError(f"image_shapes must be a list with the (height, width) of each image, got {image_shapes!r}")
-    image_height = max(height for height, _ in image_shapes)
-    return [nearest_power_of_2(map.shape[2] / image_height) if map.ndim == 4 else 1.0 for map in maps]
+    height, width = (max(sides) for sides in zip(*image_shapes, strict=True))
+    by_height, by_width = (
+        [nearest_power_of_2(map.shape[axis] / side) if map.ndim == 4 else 1.0 for map in maps]
+        for axis, side in ((2, height), (3, width))
+    )
+    if is_ambiguous(height) and is_ambiguous(width):
+        warnings.warn(
+            f"the scales of maps cannot be told from images of {height} x {width}, which may have been padded: "
+            "give MultiScaleRoIPool the argument scales",
+            stacklevel=2,
+        )
+    if by_height == by_width:  # as in most cases, in which a compiled model need not know which side is longer
+        return by_height
+    if is_ambiguous(height) != is_ambiguous(width):
+        return by_width if is_ambiguous(height) else by_height
+    return by_width if width > height else by_height
 
 
 def is_shape(shape: object) -> bool:
     """Returns whether a value is a height and a width."""
     return isinstance(shape, (list, tuple)) and len(shape) == 2 and all(side > 0 for side in shape)
+
+
+def is_ambiguous(image_side: int) -> bool:
+    """Returns whether a map's scale is another if its images were padded to a multiple of 32 than if they were not."""
+    padded = -(-image_side // 32) * 32
+    return nearest_power_of_2(padded / image_side) != 1
 
 
 def nearest_power_of_2(ratio: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from roipool.functional import convert_boxes_to_rois, parse_output_size
+from roipool._ops.arguments import convert_boxes_to_rois, parse_output_size, parse_scale
 
 
 def _round(values: Tensor) -> Tensor:
@@ -36,10 +36,10 @@ def _find_largest(values: Tensor) -> Tensor:
     return torch.where(values.isnan().any(-1), last_nan, values.argmax(-1))
 
 
-def _find_images(rois: Tensor, num_images: int, spatial_scale: float) -> list[int]:
+def _find_images(rois: Tensor, num_images: int, scale_y: float, scale_x: float) -> list[int]:
     """Returns the image of each region, or -1 for none: its batch index is out of range, or a corner is no number."""
     batch_index = rois[:, 0].trunc()
-    scaled = rois[:, 1:] * torch.tensor(spatial_scale, dtype=rois.dtype)
+    scaled = rois[:, 1:] * torch.tensor([scale_x, scale_y, scale_x, scale_y], dtype=rois.dtype)
     valid = (batch_index >= 0) & (batch_index < num_images) & rois.isfinite().all(1) & ~scaled.isnan().any(1)
     return torch.where(valid, batch_index, -1).long().tolist()
 
@@ -48,7 +48,7 @@ def roi_pool(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],
     output_size: int | Sequence[int],
-    spatial_scale: float = 1.0,
+    spatial_scale: float | Sequence[float] = 1.0,
     *,
     return_argmax: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -60,7 +60,7 @@ def roi_pool(
         input: feature maps ``(N, C, H, W)``, float16, bfloat16, float32 or float64.
         boxes: regions in image pixels, ``(K, 5)`` or a list of N tensors ``(L_i, 4)``.
         output_size: bins per region, ``PH = PW`` or ``(PH, PW)``.
-        spatial_scale: feature cells per image pixel.
+        spatial_scale: feature cells per image pixel, of both axes or ``(y, x)``.
         return_argmax: also return where each value was found.
 
     Returns:
@@ -75,10 +75,11 @@ def roi_pool(
     output = bits.new_zeros(len(rois), channels, pooled_height, pooled_width)
     argmax = torch.full(output.shape, -1, dtype=torch.int32)
 
-    rows = torch.stack(_bin_cells(rois[:, 2], rois[:, 4], spatial_scale, height, pooled_height), 2).tolist()
-    columns = torch.stack(_bin_cells(rois[:, 1], rois[:, 3], spatial_scale, width, pooled_width), 2).tolist()
+    scale_y, scale_x = parse_scale(spatial_scale, "spatial_scale")
+    rows = torch.stack(_bin_cells(rois[:, 2], rois[:, 4], scale_y, height, pooled_height), 2).tolist()
+    columns = torch.stack(_bin_cells(rois[:, 1], rois[:, 3], scale_x, width, pooled_width), 2).tolist()
     cells = torch.arange(height * width).view(height, width)
-    for k, image in enumerate(_find_images(rois, num_images, spatial_scale)):
+    for k, image in enumerate(_find_images(rois, num_images, scale_y, scale_x)):
         for p, (top, bottom) in enumerate(rows[k]):
             for q, (left, right) in enumerate(columns[k]):
                 if image < 0 or bottom <= top or right <= left:
@@ -91,12 +92,17 @@ def roi_pool(
     return (pooled, argmax) if return_argmax else pooled
 
 
-def levels_of(boxes: Tensor, spatial_scales: Sequence[float], canonical_scale: float, canonical_level: int) -> Tensor:
+def levels_of(
+    boxes: Tensor, spatial_scales: Sequence[float | Sequence[float]], canonical_scale: float, canonical_level: int
+) -> Tensor:
     """Returns (K,), the index of the map that each of boxes (K, 4), in image pixels, is pooled from."""
     boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
-    size = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    # The last bit of torch.sqrt depends on the processor.
+    size = torch.tensor([math.sqrt(area) if area >= 0 else math.nan for area in areas.tolist()], dtype=boxes.dtype)
     level = (canonical_level + (size / canonical_scale).log2() + 1e-6).floor()
-    first_level = -round(math.log2(spatial_scales[0]))
+    scale_y, scale_x = parse_scale(spatial_scales[0], "spatial_scales[0]")
+    first_level = -round((math.log2(scale_y) + math.log2(scale_x)) / 2)
     return (level - first_level).nan_to_num(nan=0).clamp(0, len(spatial_scales) - 1).long()
 
 
@@ -104,7 +110,7 @@ def multiscale_roi_pool(
     inputs: Sequence[Tensor],
     boxes: Tensor | Sequence[Tensor],
     output_size: int | Sequence[int],
-    spatial_scales: Sequence[float],
+    spatial_scales: Sequence[float | Sequence[float]],
     *,
     canonical_scale: float = 224,
     canonical_level: int = 4,

@@ -53,12 +53,17 @@ def call_below_autograd(op: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def restore_exception(error: RuntimeError, op: Any, *arguments: Any, **keywords: Any) -> Exception:
-    """Returns what the native kernel of an operator has thrown.
+    """Returns what the native kernel of an operator has thrown, or why PyTorch found no kernel to call.
 
     std::invalid_argument arrives as ValueError and std::bad_alloc as MemoryError up to torch 2.14. From 2.15 on both
     arrive as RuntimeError, and the checks tell whether it is a refusal: they then refuse the arguments in the same
     words. What was got may be named otherwise, since a library built beside an older torch has no names for new dtypes.
     """
+    if isinstance(error, NotImplementedError):
+        try:
+            checks.check_layouts(op.name(), *arguments, **keywords)
+        except TypeError as refusal:
+            return refusal
     if type(error) is not RuntimeError:
         return error
     if str(error) == "std::bad_alloc":
@@ -158,6 +163,14 @@ def is_differentiated(tensor: Tensor | None) -> bool:
     return is_forward_mode_active() and forward_ad.unpack_dual(tensor).tangent is not None
 
 
+def requires_gradient(rois: Tensor | None) -> bool:
+    """Returns whether rois require a gradient, which they do not get.
+
+    The output requires one then, as torchvision's does, so that backward() passes where the maps require none.
+    """
+    return rois is not None and rois.requires_grad and torch.is_grad_enabled()
+
+
 def is_any_differentiated(tensors: Sequence[Tensor]) -> bool:
     return any(map(is_differentiated, tensors))
 
@@ -236,8 +249,9 @@ def make_forward_function(family: Family, name: str) -> type[Function]:
         ctx.save_for_forward(rois, argmax)
 
     def backward(ctx: Any, grad_output: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-        if grad_output is None:
-            return (None,) * len(ctx.needs_input_grad)
+        needs_grad = ctx.needs_input_grad
+        if grad_output is None or not any(needs_grad[:-num_others]):  # the rois alone may require one, and get none
+            return (None,) * len(needs_grad)
         grads = call_op(family.backward, grad_output, *ctx.saved_tensors, *ctx.sizes, *ctx.scales)
         return (*family.spread(grads), *(None,) * num_others)
 
@@ -325,17 +339,17 @@ def make_kernels(family: Family, name: str) -> dict[str, Callable[..., Any]]:
     backward_function = make_backward_function(family, f"{name}BackwardFunction")
     gather_function = make_gather_function(family, f"{name}GatherFunction")
 
-    def forward(maps: Any, *others: Any) -> Tensor:
-        if family.is_differentiated(maps):
-            return apply_function(forward_function, *family.spread(maps), *others)[0]
-        output: Tensor = call_below_autograd(family.forward, maps, *others)
+    def forward(maps: Any, rois: Tensor, *others: Any) -> Tensor:
+        if family.is_differentiated(maps) or requires_gradient(rois):
+            return apply_function(forward_function, *family.spread(maps), rois, *others)[0]
+        output: Tensor = call_below_autograd(family.forward, maps, rois, *others)
         return output
 
-    def forward_with_argmax(maps: Any, *others: Any) -> tuple[Tensor, Tensor]:
-        if family.is_differentiated(maps):
-            output, argmax = apply_function(forward_function, *family.spread(maps), *others)
+    def forward_with_argmax(maps: Any, rois: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+        if family.is_differentiated(maps) or requires_gradient(rois):
+            output, argmax = apply_function(forward_function, *family.spread(maps), rois, *others)
         else:
-            output, argmax = call_below_autograd(family.forward_with_argmax, maps, *others)
+            output, argmax = call_below_autograd(family.forward_with_argmax, maps, rois, *others)
         return output, argmax
 
     def backward(*arguments: Any) -> Tensor | list[Tensor]:

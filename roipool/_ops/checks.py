@@ -5,6 +5,7 @@ TypeError. The second part repeats the checks of the native operators, so that a
 in eager mode, under torch.compile and in export: csrc/ has each of its sentences, and the tests compare them.
 """
 
+import inspect
 import math
 import numbers
 from collections.abc import Callable, Sequence
@@ -64,6 +65,13 @@ def check_is_scale(value: Any, name: str) -> None:
         refuse_scale(name, "an int beyond the range of floats")
 
 
+def check_is_dense(tensor: Tensor, name: str) -> None:
+    if tensor.is_nested:
+        raise TypeError(f"{name} must be a dense tensor, got a NestedTensor")
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}")
+
+
 # ---- Values, as the operators check them. Conditions on sizes go through check_value, since these may be symbols.
 
 
@@ -79,13 +87,17 @@ def check_roi_dtype(tensor: Tensor, name: str, error: type[Exception] = ValueErr
         )
 
 
+def has_memory(tensor: Tensor) -> bool:
+    """Returns whether a tensor has values: those of the compiler and on the meta device have none."""
+    return type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__ and not tensor.is_meta
+
+
 def check_storage(tensor: Tensor, name: str) -> None:
     """Refuses a tensor whose storage was made smaller behind its back, untyped_storage().resize_(0) say.
 
-    Only tensors that have memory are looked at. Those of the compiler and of torch.func's transforms have none.
+    Only tensors that have memory are looked at. Those of torch.func's transforms have none either.
     """
-    has_memory = type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__ and not tensor.is_meta
-    if not has_memory or are_transforms_active() or tensor.numel() == 0:
+    if not has_memory(tensor) or are_transforms_active() or tensor.numel() == 0:
         return
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     needed_bytes = (tensor.storage_offset() + last + 1) * tensor.element_size()
@@ -330,3 +342,13 @@ def check_operator(name: str, *arguments: Any, **keywords: Any) -> None:
     """
     given = [torch.empty(0) if argument is None else argument for argument in arguments]
     OPERATOR_CHECKS[name](*given, **keywords)
+
+
+def check_layouts(name: str, *arguments: Any, **keywords: Any) -> None:
+    """Refuses the tensors that an operator has no kernel for: those that are not dense."""
+    given = inspect.signature(OPERATOR_CHECKS[name]).bind(*arguments, **keywords).arguments
+    for argument, value in given.items():
+        tensors = enumerate(value) if isinstance(value, (list, tuple)) else [(None, value)]
+        for index, tensor in tensors:
+            if isinstance(tensor, Tensor):
+                check_is_dense(tensor, argument if index is None else f"{argument}[{index}]")

@@ -5,7 +5,7 @@ torch breaks roipool, this is the file to look at.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch._functorch.autograd_function import enable_single_level_autograd_function  # type: ignore[attr-defined]
@@ -22,6 +22,7 @@ __all__ = [
     "SingleLevelFunction",
     "allow_single_level_functions",
     "are_transforms_active",
+    "assume_constant_result",
     "check_value",
     "get_jit_trace",
     "is_forward_mode_active",
@@ -32,6 +33,9 @@ __all__ = [
     "set_forward_mode_enabled",
     "suggest_memory_format",
 ]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # ---- The dispatcher.
 
@@ -73,6 +77,19 @@ set_forward_mode_enabled = forward_ad._set_fwd_grad_enabled
 def is_forward_mode_active() -> bool:
     """Returns whether a torch.autograd.forward_ad.dual_level is entered. torch 2.10 to 2.15."""
     return forward_ad._current_level >= 0
+
+
+# ---- The compiler.
+
+
+def assume_constant_result(function: Callable[P, T]) -> Callable[P, T]:
+    """Lets torch.compile call a function while it compiles, and take what that returns for a constant.
+
+    This is what torch.compiler.assume_constant_result does in torch 2.10 to 2.15, but for the import of torch._dynamo,
+    which takes seconds.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 # ---- Fake kernels.

@@ -23,6 +23,7 @@ EXPECTED = roipool.reference.roi_pool(X, ROIS, (2, 3), 0.5)
         # torchvision.ops.RoIPool names it so.
         lambda x, rois: roipool.RoIPool((2, 3), spatial_scale=0.5)(input=x, rois=rois),
         lambda x, rois: roipool.RoIPool((2, 3), spatial_scale=0.5)(x, rois=[rois[:1, 1:], rois[1:, 1:]]),
+        lambda x, rois: roipool.RoIPool((2, 3), 0.5)(x, None, rois),  # as the exporter of traces calls it
     ],
 )
 def test_calls(device, call):
@@ -41,7 +42,14 @@ def test_regions_under_one_name_only(arguments):
 
 def test_repr():
     assert repr(roipool.RoIPool((7, 7), 0.0625)) == "RoIPool(output_size=(7, 7), spatial_scale=0.0625)"
-    assert repr(roipool.RoIPool(7)) == "RoIPool(output_size=7, spatial_scale=1.0)"
+    assert repr(roipool.RoIPool(7)) == "RoIPool(output_size=(7, 7), spatial_scale=1.0)"
+
+
+def test_output_size_is_kept_as_a_pair():
+    """mmdetection reads a pair from the layer."""
+    assert roipool.RoIPool(7).output_size == (7, 7)
+    with pytest.raises(TypeError, match="output_size must be an int or a pair of ints"):
+        roipool.RoIPool("7")
 
 
 def test_nothing_in_state_dict():

@@ -29,8 +29,8 @@ def test_function_and_module_agree_with_the_reference(device):
     assert_same_bits(pool(named, boxes, [IMAGE, (200, 300)]), expected)
     assert_same_bits(pool(named, rois, [IMAGE]), expected)
     assert_same_bits(pickle.loads(pickle.dumps(pool))(named, boxes, [IMAGE, IMAGE]), expected)
-    renamed = dict(zip(["d", "c", "unused", "b", "a"], named.values(), strict=True))  # only their order counts
-    assert_same_bits(roipool.MultiScaleRoIPool(["a", "b", "c", "d"], (3, 2))(renamed, rois, [IMAGE]), expected)
+    shuffled = {name: named[name] for name in ["p5", "unused", "p3", "p2", "p4"]}  # the order of the names counts
+    assert_same_bits(pool(shuffled, rois, [IMAGE]), expected)
     assert roipool.MultiScaleRoIPool(["p2"], 3).output_size == (3, 3)  # MultiScaleRoIAlign keeps a pair as well
     output, argmax = roipool.multiscale_roi_pool(maps, boxes, (3, 2), SCALES, return_argmax=True)
     assert_same_bits(output, expected)
@@ -52,10 +52,18 @@ def test_function_and_module_agree_with_the_reference(device):
         ([(25, 42)], [(800, 1333)], [1 / 32]),
         ([(100, 100)], [(100, 90)], [1.0]),
         ([(200, 200)], [(100, 90)], [2.0]),
-        ([(11, 9)], [(16, 90)], [1 / 2]),  # log2 of 11/16 is -0.54
-        ([(12, 9)], [(16, 90)], [1.0]),  # log2 of 12/16 is -0.42
-        ([(24, 9)], [(16, 90)], [2.0]),  # log2 of 24/16 is 0.58
-        ([(0, 9)], [(16, 90)], [1.0]),
+        ([(90, 110)], [(64, 160)], [1 / 2]),  # log2 of 110/160 is -0.54
+        ([(90, 120)], [(64, 160)], [1.0]),  # log2 of 120/160 is -0.42
+        ([(90, 240)], [(64, 160)], [2.0]),  # log2 of 240/160 is 0.58
+        ([(110, 90)], [(160, 64)], [1 / 2]),  # the longer side is the height
+        ([(9, 0)], [(90, 160)], [1.0]),
+        # Images of 40 rows are padded to 64. By the height, the scales would be 1/2 and 1/4.
+        ([(16, 160), (8, 80)], [(40, 640)], [1 / 4, 1 / 8]),
+        ([(160, 16), (80, 8)], [(640, 40)], [1 / 4, 1 / 8]),
+        ([(16, 160), (8, 80)], [(40, 320), (30, 640)], [1 / 4, 1 / 8]),
+        # 66 columns are padded to 96: the longer side misleads, the shorter does not.
+        ([(16, 24)], [(64, 66)], [1 / 4]),
+        ([(24, 16)], [(66, 64)], [1 / 4]),
     ],
 )
 def test_scales_are_inferred(sizes, image_shapes, expected):
@@ -63,12 +71,32 @@ def test_scales_are_inferred(sizes, image_shapes, expected):
     assert infer_scales(maps, image_shapes) == expected
 
 
+@pytest.mark.parametrize("side", [1, 22, 33, 45, 65, 67])
+def test_scales_that_padding_makes_ambiguous_warn(side):
+    """The map has a stride of 4 of an image that was padded; without padding, the stride would be 2."""
+    padded = -(-side // 32) * 32
+    maps = [torch.empty(1, 1, padded // 4, padded // 4, device="meta")]
+    with pytest.warns(UserWarning, match=rf"cannot be told from images of {side} x {side}.*the argument scales"):
+        assert infer_scales(maps, [(side, side)]) != [1 / 4]
+
+
+@pytest.mark.parametrize("side", [23, 32, 46, 64, 68, 800])
+def test_scales_that_padding_leaves_alone_do_not_warn(side):
+    padded = -(-side // 32) * 32
+    assert infer_scales([torch.empty(1, 1, padded // 4, padded // 4, device="meta")], [(side, side)]) == [1 / 4]
+
+
 def test_scales_that_are_known_are_not_inferred():
     maps, rois = maps_of(), boxes_of()
-    pool = roipool.MultiScaleRoIPool(NAMES, 2)
-    pool.scales = [1 / 8, 1 / 16, 1 / 32, 1 / 64]
+    scales = [1 / 8, 1 / 16, 1 / 32, 1 / 64]
+    expected = reference.multiscale_roi_pool(maps, rois, 2, scales)
     named = {str(i): x for i, x in enumerate(maps)}
-    assert_same_bits(pool(named, rois, [IMAGE]), reference.multiscale_roi_pool(maps, rois, 2, pool.scales))
+    pool = roipool.MultiScaleRoIPool(NAMES, 2, scales=scales)
+    assert_same_bits(pool(named, rois, [IMAGE]), expected)
+    assert_same_bits(pool(named, rois, []), expected)
+    pool = roipool.MultiScaleRoIPool(NAMES, 2)
+    pool.scales = scales
+    assert_same_bits(pool(named, rois, [IMAGE]), expected)
 
 
 def test_maps_that_autocast_left_in_another_dtype(device):
@@ -94,6 +122,23 @@ def test_maps_that_autocast_left_in_another_dtype(device):
         ),
         ({"spatial_scales": 0.5}, TypeError, "spatial_scales must be a list of floats, got float"),
         ({"spatial_scales": [1.0, "1"]}, TypeError, "spatial_scales[1] must be a float, got str"),
+        ({"spatial_scales": [0.5, 1]}, ValueError, "spatial_scales must go from fine to coarse, got [0.5, 1]"),
+        (
+            {"spatial_scales": [0.5, (1, 0.5)]},
+            ValueError,
+            "spatial_scales must go from fine to coarse, got [0.5, (1, 0.5)]",
+        ),
+        (
+            {"spatial_scales": [1.0, (1, 0.5, 1)]},
+            ValueError,
+            "spatial_scales[1] must be a float or a pair of floats (y, x), got 3 numbers",
+        ),
+        (
+            {"spatial_scales": [1.0, (0.5, -1)]},
+            ValueError,
+            "spatial_scales[1] must be finite and greater than 0, got (0.5, -1)",
+        ),
+        ({"spatial_scales": [(1.0, 0.5)]}, ValueError, "spatial_scales must hold as many numbers as inputs, 2, got 1"),
         ({"spatial_scales": [1.0]}, ValueError, "spatial_scales must hold as many numbers as inputs, 2, got 1"),
         ({"canonical_scale": None}, TypeError, "canonical_scale must be a float, got NoneType"),
         ({"canonical_scale": -1}, ValueError, "canonical_scale must be finite and greater than 0, got -1"),
@@ -119,7 +164,8 @@ IMAGE_SHAPES = "image_shapes must be a list with the (height, width) of each ima
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"features": {"c": X}}, ValueError, "features must have maps named in ['a', 'b'], got ['c']"),
+        ({"features": {"c": X}}, ValueError, "features must have the maps ['a', 'b'], got ['c']"),
+        ({"features": {"a": X, "c": X}}, ValueError, "features must have the maps ['a', 'b'], got ['a', 'c']"),
         ({"features": [X]}, TypeError, "features must be a dictionary of tensors (N, C, H, W), got list"),
         ({"features": {"a": None}}, TypeError, "features['a'] must be a torch.Tensor, got NoneType"),
         (
@@ -127,7 +173,16 @@ IMAGE_SHAPES = "image_shapes must be a list with the (height, width) of each ima
             TypeError,
             "features['b'] must be float16, bfloat16, float32 or float64, got int64",
         ),
-        ({"features": {"a": X[0]}}, ValueError, "inputs[0] must be a 4-D tensor (N, C, H, W), got shape (3, 4, 5)"),
+        (
+            {"features": {"a": X[..., :2], "b": X}},
+            ValueError,
+            "spatial_scales must go from fine to coarse, got [0.0078125, 0.015625]",
+        ),
+        (
+            {"features": {"a": X[0], "b": X}},
+            ValueError,
+            "inputs[0] must be a 4-D tensor (N, C, H, W), got shape (3, 4, 5)",
+        ),
         ({"image_shapes": []}, ValueError, IMAGE_SHAPES + "[]"),
         ({"image_shapes": None}, ValueError, IMAGE_SHAPES + "None"),
         ({"image_shapes": (256, 320)}, ValueError, IMAGE_SHAPES + "(256, 320)"),
@@ -139,6 +194,21 @@ def test_misuse_of_the_module(change, error, message):
     arguments = {"features": {"a": X, "b": X}, "boxes": ROIS, "image_shapes": [IMAGE, IMAGE], **change}
     with pytest.raises(error) as caught:
         roipool.MultiScaleRoIPool(["a", "b"], 2)(**arguments)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("scales", "error", "message"),
+    [
+        ([0.5], ValueError, "scales must hold a scale for each of featmap_names, 2, got 1"),
+        ([0.5, 1.0], ValueError, "scales must go from fine to coarse, got [0.5, 1.0]"),
+        ([0.5, "1"], TypeError, "scales[1] must be a float, got str"),
+        (0.5, TypeError, "scales must be a list of floats, got float"),
+    ],
+)
+def test_misuse_of_scales(scales, error, message):
+    with pytest.raises(error) as caught:
+        roipool.MultiScaleRoIPool(["a", "b"], 2, scales=scales)
     assert str(caught.value) == message
 
 

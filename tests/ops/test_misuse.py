@@ -71,11 +71,10 @@ def tensors_of(result):
 # ---- Tensors of another kind.
 
 OTHER_LAYOUTS = {
-    "SparseCPU": lambda tensor: tensor.to_sparse(),
-    "SparseCsrCPU": lambda tensor: tensor.to_sparse_csr(),
-    "MkldnnCPU": lambda tensor: tensor.float().to_mkldnn(),
-    "QuantizedCPU": lambda tensor: torch.quantize_per_tensor(tensor.float(), 0.1, 0, torch.qint8),
-    "NestedTensorCPU": lambda tensor: torch.nested.nested_tensor(list(tensor), layout=torch.strided),
+    "layout torch.sparse_coo": lambda tensor: tensor.to_sparse(),
+    "layout torch.sparse_csr": lambda tensor: tensor.to_sparse_csr(),
+    "layout torch._mkldnn": lambda tensor: tensor.float().to_mkldnn(),
+    "a NestedTensor": lambda tensor: torch.nested.nested_tensor(list(tensor), layout=torch.strided),
 }
 
 
@@ -83,8 +82,19 @@ OTHER_LAYOUTS = {
 @pytest.mark.parametrize("layout", OTHER_LAYOUTS)
 @pytest.mark.parametrize(("op", "name"), TENSORS)
 def test_other_layouts_are_refused(op, name, layout):
-    with pytest.raises(NotImplementedError, match=f"Could not run '{op._schema.name}.* from the '{layout}' backend"):
+    with pytest.raises(TypeError) as caught:
         op(**put(op, name, OTHER_LAYOUTS[layout](torch.ones_like(get(op, name)))))
+    assert str(caught.value) == f"{name} must be a dense tensor, got {layout}"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("op", "name"), TENSORS)
+def test_quantized_tensors_are_refused(op, name):
+    quantized = torch.quantize_per_tensor(torch.ones_like(get(op, name)).float(), 0.1, 0, torch.qint8)
+    with pytest.raises(
+        NotImplementedError, match=f"Could not run '{op._schema.name}.* from the 'QuantizedCPU' backend"
+    ):
+        op(**put(op, name, quantized))
 
 
 DTYPES_OF = {
@@ -355,7 +365,13 @@ def test_out_that_cannot_grow(capfd):
 def test_rois_get_no_gradient(op):
     arguments = (2, 2, 1.0) if op is ops.roi_pool else (2,)
     rois = ROIS.clone().requires_grad_()
-    assert not op(X, rois, *arguments).requires_grad
+    output = op(X, rois, *arguments)
+    assert_same_bits(output.detach(), EXPECTED)
+    assert output.requires_grad  # as torchvision's does, so that backward() passes
+    output.sum().backward()
+    assert rois.grad is None
+    with torch.no_grad():
+        assert not op(X, rois, *arguments).requires_grad
     leaf = X.clone().requires_grad_()
     op(leaf, rois, *arguments).sum().backward()
     assert leaf.grad is not None

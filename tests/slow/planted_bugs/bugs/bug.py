@@ -22,6 +22,9 @@ MULTISCALE_CHECKS = "tests/ops/test_multiscale_checks.py"
 MULTISCALE_AUTOGRAD = "tests/ops/test_multiscale_autograd.py"
 FUNCTIONAL = "tests/api/test_functional.py"
 MODULES = "tests/api/test_modules.py"
+FORMS = "tests/api/test_arguments.py"
+SUBCLASS_CALLS = "tests/api/test_subclasses.py"
+BAD_BOXES = "tests/api/test_bad_boxes.py"
 MULTISCALE = "tests/api/test_multiscale.py"
 PYTORCH = "tests/api/test_pytorch.py"
 ONNX = "tests/api/test_onnx.py"
@@ -65,6 +68,11 @@ ORDER, PACK, UNPACK = "csrc/cpu/simd/order.h", "csrc/cpu/simd/pack.h", "csrc/cpu
 POOL_BINS, POOL_ROWS = "csrc/cpu/simd/pool_bins.h", "csrc/cpu/simd/pool_rows.h"
 FAKE_PY, CHECKS_PY, OUT_PY = "roipool/_ops/fake.py", "roipool/_ops/checks.py", "roipool/_ops/out.py"
 FUNCTIONS, VMAP = "roipool/_ops/autograd.py", "roipool/_ops/vmap.py"
-SCRIPT_PY = "roipool/_ops/script.py"
+SCRIPT_PY, ARGUMENTS_PY = "roipool/_ops/script.py", "roipool/_ops/arguments.py"
+LEVELS_PY, SUBCLASSES_PY, BAD_BOXES_PY = (
+    "roipool/_ops/levels.py",
+    "roipool/_ops/subclasses.py",
+    "roipool/_ops/bad_boxes.py",
+)
 CALL, MODULE = "roipool/functional.py", "roipool/modules.py"
 MXNET_PY, ONNX_PY, REFERENCE_PY = "roipool/mxnet.py", "roipool/onnx.py", "roipool/reference.py"

@@ -1,0 +1,185 @@
+"""Takes the forms that arguments may have, and gives the operators the one that they take: sizes, scales and boxes."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from roipool._ops.checks import (
+    check_is_box_tensor,
+    check_is_dense,
+    check_is_scale,
+    check_output_size,
+    check_rank_of_features,
+    check_scale,
+    is_int,
+    refuse_scale,
+)
+from roipool._ops.torch_private import get_jit_trace
+
+# Beyond this, in feature cells, coordinates are clamped by the operators.
+FARTHEST_CELL = 2.0**29
+
+
+# ---- Sizes.
+
+
+def unwrap_number(value: Any) -> Any:
+    """Returns the number in a tensor or an array of one element, and any other value as it is."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+        while isinstance(value, list) and len(value) == 1:
+            value = value[0]
+    return value
+
+
+def unwrap_numbers(value: Any) -> tuple[Any, ...]:
+    """Returns the numbers in a list, a tensor or an array of them, or a single number."""
+    items = unwrap_number(value)
+    return tuple(map(unwrap_number, items)) if isinstance(items, (tuple, list)) else (items,)
+
+
+def parse_output_size(output_size: Any) -> tuple[int, int]:
+    """Returns (PH, PW) of any form of output_size."""
+    sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,)
+    if not all(map(is_int, sizes)):
+        sizes = unwrap_numbers(output_size)
+        if not all(map(is_int, sizes)):
+            raise TypeError(f"output_size must be an int or a pair of ints (PH, PW), got {output_size!r}")
+    if len(sizes) not in (1, 2):
+        raise ValueError(f"output_size must be an int or a pair of ints (PH, PW), got {output_size!r}")
+    height, width = sizes[0], sizes[-1]
+    if max(height, width) >= 2**63:  # the operator refuses the smaller ones that are out of range, but takes 64 bits
+        check_output_size(height, width)
+    return height, width
+
+
+# ---- Scales.
+
+
+def holds_tensor(spatial_scale: Any) -> bool:
+    items = spatial_scale if isinstance(spatial_scale, (tuple, list)) else (spatial_scale,)
+    return any(isinstance(item, Tensor) for item in items)
+
+
+def is_captured() -> bool:
+    """Returns whether a call is recorded for later ones, in which a number taken from a tensor would be a constant."""
+    return get_jit_trace() is not None or torch.compiler.is_compiling()
+
+
+def split_scale(scales: Sequence[Any], name: str) -> tuple[Any, Any]:
+    """Returns (y, x) of one or two scales."""
+    if len(scales) not in (1, 2):
+        raise ValueError(f"{name} must be a float or a pair of floats (y, x), got {len(scales)} numbers")
+    return scales[0], scales[-1]
+
+
+def parse_scale(spatial_scale: Any, name: str) -> tuple[float, float]:
+    """Returns the scales (y, x) of any form of spatial_scale."""
+    scales = unwrap_numbers(spatial_scale)
+    for scale in scales:
+        check_is_scale(scale, name)
+    return split_scale(scales, name)
+
+
+def parse_scales(spatial_scales: Any, name: str = "spatial_scales") -> list[tuple[float, float]]:
+    """Returns the scales (y, x) of the levels of a pyramid, which must go from fine to coarse."""
+    items = spatial_scales.tolist() if hasattr(spatial_scales, "tolist") else spatial_scales
+    if not isinstance(items, (list, tuple)):
+        raise TypeError(f"{name} must be a list of floats, got {type(spatial_scales).__name__}")
+    scales = [parse_scale(item, f"{name}[{level}]") for level, item in enumerate(items)]
+    for level, scale in enumerate(scales):
+        if scale[0] != scale[1] and not all(0 < axis_scale < math.inf for axis_scale in scale):
+            refuse_scale(f"{name}[{level}]", str(scale))  # of one number, the operator refuses it
+    for finer, coarser in pairwise(scales):
+        if coarser[0] * coarser[1] > finer[0] * finer[1] > 0:
+            raise ValueError(f"{name} must go from fine to coarse, got {list(items)}")
+    return scales
+
+
+def apply_scale(rois: Tensor, spatial_scale: Any) -> tuple[Tensor, float]:
+    """Returns rois and the one scale that an operator takes, from rois and any form of spatial_scale.
+
+    Rois are scaled here, and the scale of the operator is 1, where there is a scale for each axis, or one in a tensor
+    whose value may be another when a captured call is run.
+    """
+    if type(spatial_scale) is float:
+        return rois, spatial_scale
+    if is_captured() and holds_tensor(spatial_scale):
+        items = spatial_scale.flatten().unbind() if isinstance(spatial_scale, Tensor) else spatial_scale
+        return scale_rois(rois, *split_scale(items, "spatial_scale")), 1.0
+    scale_y, scale_x = parse_scale(spatial_scale, "spatial_scale")
+    if scale_y == scale_x or scale_y != scale_y:  # the operator refuses a NaN
+        return rois, scale_y
+    check_scale("spatial_scale[0]", scale_y)
+    check_scale("spatial_scale[1]", scale_x)
+    return scale_rois(rois, scale_y, scale_x), 1.0
+
+
+def scale_rois(rois: Tensor, scale_y: Any, scale_x: Any) -> Tensor:
+    """Returns rois in feature cells, with the bits that the operators compute: one product in the type of the rois.
+
+    A product beyond the range of floats is clamped, as in the operators, where it would come to them as an infinity.
+    """
+    wide = rois if rois.dtype == torch.float64 else rois.float()
+    index, x1, y1, x2, y2 = wide.unbind(1)
+    corners = torch.stack([x1, y1, x2, y2], 1)
+    scaled = torch.stack([x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y], 1)
+    clamped = scaled.clamp(-FARTHEST_CELL, FARTHEST_CELL)
+    return torch.cat([index[:, None], torch.where(corners.isfinite(), clamped, corners)], 1)
+
+
+# ---- Boxes.
+
+
+def convert_boxes_to_rois(boxes: Any, input: Tensor, input_name: str = "input") -> Tensor:
+    """Returns rois (K, 5), rows [batch_index, x1, y1, x2, y2], of any form of boxes."""
+    knows_sizes = get_jit_trace() is None  # in torch.jit.trace, sizes are tensors, whose comparison it warns of
+    if isinstance(boxes, Tensor):
+        check_is_box_tensor(boxes, "boxes", input, input_name)
+        if boxes.ndim == 2 and (not knows_sizes or boxes.shape[1] == 5):
+            return boxes
+        if not boxes.is_nested:
+            check_rank_of_features(input, input_name, "(N, C, H, W)")
+            raise ValueError(
+                "boxes must be a tensor (K, 5), rows [batch_index, x1, y1, x2, y2], or a list of N tensors (L_i, 4), "
+                f"got shape {tuple(boxes.shape)}"
+            )
+        boxes = boxes.unbind()
+    if not isinstance(boxes, (list, tuple)):
+        raise TypeError(f"boxes must be a tensor (K, 5) or a list of N tensors (L_i, 4), got {type(boxes).__name__}")
+    if knows_sizes and input.ndim == 4 and len(boxes) != input.shape[0]:
+        raise ValueError(
+            f"boxes must hold one tensor (L_i, 4) for each of the {input.shape[0]} images of {input_name}, "
+            f"got {len(boxes)}"
+        )
+    parts = [
+        add_batch_index(image_boxes, image_index, input, input_name, knows_sizes)
+        for image_index, image_boxes in enumerate(boxes)
+    ]
+    return torch.cat(parts) if parts else torch.empty(0, 5, dtype=torch.float32, device=input.device)
+
+
+def add_batch_index(boxes: Any, image_index: int, input: Tensor, input_name: str, knows_sizes: bool) -> Tensor:
+    """Returns rois (L, 5) of the boxes (L, 4) of one image."""
+    name = f"boxes[{image_index}]"
+    check_is_box_tensor(boxes, name, input, input_name)
+    check_is_dense(boxes, name)
+    if boxes.ndim != 2 or (knows_sizes and boxes.shape[1] != 4):
+        check_rank_of_features(input, input_name, "(N, C, H, W)")
+        raise ValueError(f"{name} must have shape (L, 4), rows [x1, y1, x2, y2], got shape {tuple(boxes.shape)}")
+    # Boxes are widened before the image's index joins them: float16 cannot hold 2049, nor bfloat16 257.
+    wide = boxes if boxes.dtype == torch.float64 else boxes.float()
+    return torch.nn.functional.pad(wide, (1, 0), value=image_index)
+
+
+def lengths_of(boxes: Any) -> Sequence[int] | None:
+    """Returns how many regions each image has, or None where boxes are one tensor (K, 5)."""
+    if isinstance(boxes, Tensor):
+        if not boxes.is_nested:
+            return None
+        boxes = boxes.unbind()
+    return [len(image_boxes) for image_boxes in boxes]

@@ -1,0 +1,112 @@
+"""Finds bad boxes where users ask for it: regions that would be pooled to zeros, or from a single cell, in silence."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from roipool._ops.arguments import lengths_of
+from roipool._ops.checks import has_memory
+from roipool._ops.torch_private import are_transforms_active, get_jit_trace
+
+# Whether boxes are looked at. It is read at each call.
+is_detecting = os.environ.get("ROIPOOL_DETECT_BAD_BOXES") == "1"
+
+
+class set_detect_bad_boxes:
+    """Turns the search for bad boxes on or off, as a function or as a context manager.
+
+    While it is on, :func:`roipool.roi_pool`, :func:`roipool.multiscale_roi_pool`, their modules and
+    :func:`roipool.mxnet.roi_pooling` raise a ValueError that names the first region
+
+    - whose ``batch_index`` is no image's: it would be pooled to zeros, as under :class:`torch.nn.DataParallel`, which
+      hands the second replica boxes ``(K, 5)`` with indices of the whole batch;
+    - that has a coordinate which is not finite: it would be pooled to zeros as well;
+    - with ``x2 < x1`` or ``y2 < y1``: it would be pooled as if it were a single cell wide or high.
+
+    The environment variable ``ROIPOOL_DETECT_BAD_BOXES=1`` turns it on from the start. It is for debugging, like
+    :class:`torch.autograd.set_detect_anomaly`: each call waits for the device. While it is off, it costs nothing.
+
+    Boxes are not looked at where they have no values yet, or must not be waited for: under ``torch.compile``, in export
+    and in ``torch.jit.trace``, on meta and fake tensors, within the transforms of ``torch.func``, and while a CUDA
+    graph is captured. Nor does it see calls of the operators ``torch.ops.roipool.*`` themselves.
+
+    Args:
+        mode: whether to look for bad boxes, in all threads. As a context manager, it restores what was set before.
+
+    Raises:
+        TypeError: ``mode`` is no bool.
+    """
+
+    def __init__(self, mode: bool) -> None:
+        global is_detecting
+        if not isinstance(mode, bool):
+            raise TypeError(f"mode must be a bool, got {type(mode).__name__}")
+        self.previous = is_detecting
+        is_detecting = mode
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        global is_detecting
+        is_detecting = self.previous
+
+
+def has_values(rois: Tensor) -> bool:
+    """Returns whether the values of a tensor are there, and can be waited for."""
+    return not (
+        torch.compiler.is_compiling()
+        or get_jit_trace() is not None
+        or are_transforms_active()
+        or not has_memory(rois)
+        or (rois.is_cuda and torch.cuda.is_current_stream_capturing())
+    )
+
+
+def check_regions(rois: Tensor, boxes: Any, input: Tensor) -> None:
+    """Refuses bad regions.
+
+    Args:
+        rois: regions (K, 5).
+        boxes: what users gave for them.
+        input: feature maps (N, C, H, W).
+    """
+    if input.ndim != 4 or not has_values(rois):  # the operator refuses another rank
+        return
+    num_images = input.shape[0]
+    wide = rois.detach().double()
+    index, x1, y1, x2, y2 = wide.unbind(1)
+    faults = torch.stack(
+        [
+            ~((index > -1) & (index < num_images)),
+            ~wide[:, 1:].isfinite().all(1),
+            (x2 < x1) | (y2 < y1),
+        ],
+        1,
+    )
+    bad = faults.any(1)
+    if bad.any():
+        region = int(bad.int().argmax())
+        refuse_region(region, wide[region].tolist(), int(faults[region].int().argmax()), lengths_of(boxes), num_images)
+
+
+def refuse_region(
+    region: int, row: Sequence[float], fault: int, lengths: Sequence[int] | None, num_images: int
+) -> None:
+    """Raises an error that names a region by its place in boxes."""
+    name = f"boxes[{region}]"
+    if lengths is not None:
+        image = 0
+        while region >= lengths[image]:
+            region -= lengths[image]
+            image += 1
+        name, row = f"boxes[{image}][{region}]", row[1:]
+    expected = [
+        f"be of an image, with batch_index 0 to {num_images - 1}",
+        "have finite coordinates",
+        "have x1 <= x2 and y1 <= y2",
+    ]
+    raise ValueError(f"{name} must {expected[fault]}, got [{', '.join(f'{value:g}' for value in row)}]")

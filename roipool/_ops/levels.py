@@ -1,0 +1,78 @@
+"""Finds the levels of regions, and pools level by level, out of PyTorch's own functions and roi_pool.
+
+That is for what the operator multiscale_roi_pool cannot say: maps with a scale for each axis, and ONNX.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from roipool import _C
+from roipool._ops.torch_private import assume_constant_result
+
+
+@assume_constant_result
+def find_least_area(level: int, canonical_scale: float, canonical_level: int, rois_are_double: bool) -> float:
+    """Returns the least area, in image pixels, of the regions of a level; or NaN where no region is of that level."""
+    return _C.level_bound(level, canonical_scale, canonical_level, rois_are_double)
+
+
+def find_levels(
+    rois: Tensor, scales: Sequence[tuple[Any, Any]], canonical_scale: float, canonical_level: int
+) -> Tensor:
+    """Returns (K,), the index of the map that each region is pooled from: that which the operator chooses.
+
+    The first map's level goes by the geometric mean of its two scales.
+    """
+    wide = rois if rois.dtype == torch.float64 else rois.float()
+    area = (wide[:, 3] - wide[:, 1]) * (wide[:, 4] - wide[:, 2])
+    first_level = -round(math.log2(math.sqrt(scales[0][0] * scales[0][1])))
+    levels = torch.zeros_like(area, dtype=torch.int32)
+    for level in range(first_level + 1, first_level + len(scales)):
+        least_area = find_least_area(level, canonical_scale, canonical_level, rois.dtype == torch.float64)
+        levels = levels + (area >= least_area).int()
+    return levels
+
+
+def pool_level_by_level(
+    pool: Callable[[Tensor, Tensor, tuple[Any, Any]], Any],
+    inputs: Sequence[Tensor],
+    rois: Tensor,
+    scales: Sequence[tuple[Any, Any]],
+    canonical_scale: float,
+    canonical_level: int,
+) -> Any:
+    """Pools each region from the map of its level.
+
+    Sizes depend on no data, so nothing waits for the device: each level pools all regions, those of other levels from a
+    single cell, which costs next to nothing.
+
+    Args:
+        pool: pools regions (K, 5) from maps (N, C, H, W) of a scale (y, x), and returns one tensor (K, C, PH, PW) or
+            several.
+        inputs: maps (N, C, H, W), finest first.
+        rois: regions (K, 5) in image pixels.
+        scales: (y, x) of each map, feature cells per image pixel.
+        canonical_scale: as in :func:`roipool.multiscale_roi_pool`.
+        canonical_level: likewise.
+
+    Returns:
+        What ``pool`` returns, put together from all levels.
+    """
+    wide = rois if rois.dtype == torch.float64 else rois.float()
+    levels = find_levels(rois, scales, canonical_scale, canonical_level)
+    result = pool(inputs[0], torch.where((levels == 0)[:, None], wide, 0.0), scales[0])
+    for level in range(1, len(inputs)):
+        here = levels == level
+        pooled = pool(inputs[level], torch.where(here[:, None], wide, 0.0), scales[level])
+        result = choose(here[:, None, None, None], pooled, result)
+    return result
+
+
+def choose(chosen: Tensor, ours: Any, others: Any) -> Any:
+    if isinstance(ours, Tensor):
+        return torch.where(chosen, ours, others)
+    return tuple(choose(chosen, *pair) for pair in zip(ours, others, strict=True))

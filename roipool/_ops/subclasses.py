@@ -1,0 +1,51 @@
+"""Hands calls to the subclasses of Tensor among the arguments, and to the proxies of torch.fx."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.overrides import handle_torch_function
+
+
+def call_subclasses(
+    function: Callable[..., Any], tensors: tuple[Any, ...], maps: Any, boxes: Any, *others: Any, **keywords: Any
+) -> Any:
+    """Calls function(maps, boxes, *others, **keywords) by way of the classes of its tensors.
+
+    Classes that do not know each other decline a call that has both, as torchvision's Image and BoundingBoxes do. The
+    boxes are then taken out of theirs: it is the maps whose class may matter to the result.
+    """
+    for name, image_boxes in name_boxes(boxes):
+        check_box_format(image_boxes, name)
+    try:
+        return handle_torch_function(function, tensors, maps, boxes, *others, **keywords)
+    except TypeError as error:
+        declined = f"no implementation found for '{function.__module__}.{function.__name__}' on types"
+        if not str(error).startswith(declined) or all(type(part) is Tensor for _, part in name_boxes(boxes)):
+            raise
+    return function(maps, unwrap_boxes(boxes), *others, **keywords)
+
+
+def name_boxes(boxes: Any) -> list[tuple[str, Tensor]]:
+    """Returns the tensors among boxes, with their names."""
+    if isinstance(boxes, (list, tuple)):
+        return [(f"boxes[{i}]", part) for i, part in enumerate(boxes) if isinstance(part, Tensor)]
+    return [("boxes", boxes)] if isinstance(boxes, Tensor) else []
+
+
+def unwrap_boxes(boxes: Any) -> Any:
+    """Returns boxes as plain tensors."""
+    if isinstance(boxes, (list, tuple)):
+        return [unwrap_boxes(part) for part in boxes]
+    return boxes.as_subclass(Tensor) if isinstance(boxes, Tensor) else boxes
+
+
+def check_box_format(boxes: Tensor, name: str) -> None:
+    """Refuses boxes that say of themselves that they are no corners, as torchvision's BoundingBoxes may."""
+    box_format = getattr(boxes, "format", None)
+    box_format = getattr(box_format, "name", box_format)  # of an enumeration
+    if isinstance(box_format, str) and box_format.upper() != "XYXY":
+        raise ValueError(
+            f"{name} must hold corners, rows [x1, y1, x2, y2] (format XYXY), got {type(boxes).__name__} of format "
+            f"{box_format}: torchvision.transforms.v2.functional.convert_bounding_box_format converts them"
+        )

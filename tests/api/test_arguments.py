@@ -1,0 +1,212 @@
+"""Numbers in tensors and arrays, a scale for each axis, boxes as NestedTensors."""
+
+import numpy as np
+import pytest
+import torch
+from pyramid import IMAGE, NAMES, SCALES, boxes_of, maps_of
+from support import assert_same_bits, features, random_rois
+
+import roipool
+from roipool import reference
+from roipool._ops.levels import find_levels
+
+X = features((2, 3, 8, 6), torch.float32, seed=0)
+ROIS = torch.tensor([[0.0, 0, 0, 4, 4], [0.0, 1, 2, 5, 6], [1.0, 2, 2, 5, 7]])
+
+# ---- Numbers in tensors and arrays.
+
+
+@pytest.mark.parametrize(
+    "output_size",
+    [
+        torch.tensor([2, 3]),
+        np.array([2, 3]),
+        [torch.tensor(2), 3],
+        (torch.tensor([2]), np.array(3)),
+        np.array([2, 3], np.int32),
+    ],
+)
+def test_sizes_in_tensors_and_arrays(output_size):
+    expected = reference.roi_pool(X, ROIS, (2, 3))
+    assert_same_bits(roipool.roi_pool(X, ROIS, output_size), expected)
+    assert_same_bits(roipool.RoIPool(output_size)(X, ROIS), expected)
+    assert roipool.MultiScaleRoIPool(["0"], output_size).output_size == (2, 3)
+    assert_same_bits(roipool.roi_pool(X, ROIS, torch.tensor(2)), reference.roi_pool(X, ROIS, 2))
+
+
+def test_a_size_that_is_no_int():
+    with pytest.raises(TypeError) as caught:
+        roipool.roi_pool(X, ROIS, torch.tensor([2.0]))
+    assert str(caught.value) == "output_size must be an int or a pair of ints (PH, PW), got tensor([2.])"
+
+
+@pytest.mark.parametrize("scale", [torch.tensor(0.5), torch.tensor([[0.5]]), np.array(0.5), np.array([0.5]), [0.5]])
+def test_scales_in_tensors_and_arrays(device, scale):
+    expected = reference.roi_pool(X, ROIS, 2, 0.5)
+    x, rois = X.to(device), ROIS.to(device)
+    assert_same_bits(roipool.roi_pool(x, rois, 2, scale), expected)
+    assert_same_bits(roipool.multiscale_roi_pool([x], rois, 2, [scale]), expected)
+    if isinstance(scale, torch.Tensor):
+        assert_same_bits(roipool.roi_pool(x, rois, 2, scale.to(device)), expected)
+
+
+def test_scales_of_a_pyramid_in_an_array():
+    maps, rois = maps_of(), boxes_of()
+    expected = reference.multiscale_roi_pool(maps, rois, 2, SCALES)
+    for scales in [np.array(SCALES), torch.tensor(SCALES, dtype=torch.float64)]:
+        assert_same_bits(roipool.multiscale_roi_pool(maps, rois, 2, scales), expected)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_a_scale_of_sizes_in_a_trace():
+    """torch.jit.trace has tensors for sizes. Their quotient goes into the trace, not its value."""
+
+    def pool(image, boxes):
+        features = torch.nn.functional.max_pool2d(image, 2)[..., :-2]
+        return roipool.roi_pool(features, boxes, 2, features.shape[-1] / image.shape[-1])
+
+    image, boxes = features((2, 3, 32, 20), torch.float32, seed=0), ROIS * torch.tensor([1, 4, 4, 4, 4])
+    traced = torch.jit.trace(pool, (image, boxes))
+    for width in [20, 24, 36]:
+        image = features((2, 3, 32, width), torch.float32, seed=width)
+        assert_same_bits(traced(image, boxes), pool(image, boxes))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_a_pair_of_scales_in_a_trace():
+    def pool(x, boxes, scale_y, scale_x):
+        return roipool.roi_pool(x, boxes, 2, (scale_y, scale_x))
+
+    arguments = (X, ROIS, torch.tensor(0.5), torch.tensor(0.7))
+    traced = torch.jit.trace(pool, arguments)
+    other = (X, ROIS, torch.tensor(0.7), torch.tensor(0.25))
+    assert_same_bits(traced(*other), reference.roi_pool(X, ROIS, 2, (np.float32(0.7), 0.25)))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_an_output_size_in_a_trace_is_a_constant_and_warns():
+    """torchvision's is one, too: an operator has no other way to take it."""
+    with pytest.warns(torch.jit.TracerWarning):
+        traced = torch.jit.trace(lambda x, boxes: roipool.roi_pool(x, boxes, (x.shape[2] // 4, 3)), (X, ROIS))
+    assert traced(X, ROIS).shape == (3, 3, 2, 3)
+
+
+def test_a_scale_in_a_tensor_under_the_compiler():
+    torch._dynamo.reset()
+
+    def pool(x, rois, scale):
+        return roipool.roi_pool(x, rois, 2, scale)
+
+    compiled = torch.compile(pool, fullgraph=True, backend="eager")
+    for scale in [0.5, 0.25]:
+        assert_same_bits(compiled(X, ROIS, torch.tensor(scale)), reference.roi_pool(X, ROIS, 2, scale))
+
+
+# ---- A scale for each axis.
+
+
+@pytest.mark.parametrize("roi_dtype", [torch.float16, torch.float32, torch.float64, torch.int64])
+@pytest.mark.parametrize("scale", [(0.5, 0.25), (0.7, 1.3), (1 / 3, 1 / 3), (1e30, 0.3), (1e300, 0.5)])
+def test_a_scale_for_each_axis(device, roi_dtype, scale):
+    """Also for coordinates that are not finite, and for products beyond the range of floats, which are clamped."""
+    wild = roi_dtype.is_floating_point and roi_dtype != torch.float16
+    rois = random_rois(40, 2, 12, 9, seed=0, wild=wild).to(roi_dtype)
+    if wild:
+        rois[0, 1:] = torch.tensor([-3e38, -3e38, 3e38, 3e38])
+    expected, expected_argmax = reference.roi_pool(X, rois, (2, 3), scale, return_argmax=True)
+    x, rois = X.to(device), rois.to(device)
+    output, argmax = roipool.roi_pool(x, rois, (2, 3), scale, return_argmax=True)
+    assert_same_bits(output, expected)
+    assert_same_bits(argmax, expected_argmax)
+    assert_same_bits(roipool.RoIPool((2, 3), list(scale))(x, rois), expected)
+    assert_same_bits(roipool.roi_pool(x, rois, (2, 3), torch.tensor(scale, dtype=torch.float64)), expected)
+
+
+def test_the_first_of_a_pair_is_of_the_rows():
+    x = torch.arange(64.0).view(1, 1, 8, 8)
+    box = torch.tensor([[0.0, 4, 4, 4, 4]])
+    assert roipool.roi_pool(x, box, 1, (0.5, 1.5)).item() == 2 * 8 + 6
+
+
+def test_gradients_with_a_scale_for_each_axis(device):
+    x = X.clone().to(device).requires_grad_()
+    _, argmax = reference.roi_pool(X, ROIS, 2, (0.5, 0.25), return_argmax=True)
+    grad = features(argmax.shape, torch.float32, seed=1)
+    roipool.roi_pool(x, ROIS.to(device), 2, (0.5, 0.25)).backward(grad.to(device))
+    assert_same_bits(x.grad, reference.roi_pool_backward(grad, ROIS, argmax, X.shape))
+
+
+PAIRS = [(1 / 4, 1 / 8), (1 / 8, 1 / 16), (0.07, 1 / 32), (1 / 32, 1 / 64)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_pyramids_with_a_scale_for_each_axis(device, dtype):
+    maps, rois = maps_of(), boxes_of(wild=True).to(dtype)
+    expected, expected_argmax = reference.multiscale_roi_pool(maps, rois, (3, 2), PAIRS, return_argmax=True)
+    named = {name: map.to(device) for name, map in zip(NAMES, maps, strict=True)}
+    on_device = list(named.values()), rois.to(device)
+    output, argmax = roipool.multiscale_roi_pool(*on_device, (3, 2), PAIRS, return_argmax=True)
+    assert_same_bits(output, expected)
+    assert_same_bits(argmax, expected_argmax)
+    assert_same_bits(roipool.multiscale_roi_pool(*on_device, (3, 2), PAIRS), expected)
+    pool = roipool.MultiScaleRoIPool(NAMES, (3, 2), scales=PAIRS)
+    assert_same_bits(pool(named, on_device[1], [IMAGE]), expected)
+
+
+def test_gradients_of_pyramids_with_a_scale_for_each_axis():
+    maps, rois = [map.requires_grad_() for map in maps_of()], boxes_of().float()
+    output, argmax = roipool.multiscale_roi_pool(maps, rois, 2, PAIRS, return_argmax=True)
+    grad = features(output.shape, torch.float32, seed=5)
+    output.backward(grad)
+    shapes = [map.shape for map in maps]
+    expected = reference.multiscale_roi_pool_backward(grad, rois, argmax, shapes, PAIRS)
+    for map, expected_grad in zip(maps, expected, strict=True):
+        assert_same_bits(map.grad, expected_grad)
+
+
+def test_pyramids_with_a_scale_for_each_axis_under_the_compiler():
+    torch._dynamo.reset()
+    maps, rois = maps_of(), boxes_of()
+    compiled = torch.compile(roipool.multiscale_roi_pool, fullgraph=True, backend="eager")
+    assert_same_bits(compiled(maps, rois, 2, PAIRS), reference.multiscale_roi_pool(maps, rois, 2, PAIRS))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("canonical_scale", "canonical_level"), [(224, 4), (100, 3), (1e-3, 4)])
+def test_levels_are_those_of_the_operator(dtype, canonical_scale, canonical_level):
+    """The maps of a level hold its number. Areas lie around each bound, where floats decide."""
+    sides = [canonical_scale * 2.0**level for level in range(-3, 3)]
+    integer = {torch.float32: torch.int32, torch.float64: torch.int64}[dtype]
+    near = torch.arange(-60, 60, dtype=integer)
+    widths = torch.cat([(torch.tensor(side, dtype=dtype).view(integer) + near).view(dtype) for side in sides])
+    rois = torch.zeros(len(widths), 5, dtype=dtype)
+    rois[:, 3] = widths
+    rois[:, 4] = torch.tensor(sides, dtype=dtype).repeat_interleave(len(near))
+    maps = [torch.full((1, 1, 2, 2), float(level)) for level in range(4)]
+    canonical = {"canonical_scale": canonical_scale, "canonical_level": canonical_level}
+    expected = roipool.multiscale_roi_pool(maps, rois, 1, SCALES, **canonical).flatten().int()
+    assert expected.unique().numel() > 1
+    pairs = [(scale, scale) for scale in SCALES]
+    assert torch.equal(find_levels(rois, pairs, canonical_scale, canonical_level), expected)
+
+
+# ---- Boxes as NestedTensors.
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_boxes_as_a_nested_tensor(device, layout, dtype):
+    """It has one entry for each image."""
+    rois = ROIS.to(dtype)
+    boxes = torch.nested.nested_tensor([rois[:2, 1:], rois[2:, 1:]], layout=layout, device=device)
+    assert_same_bits(roipool.roi_pool(X.to(device), boxes, 2), reference.roi_pool(X, rois, 2))
+    assert_same_bits(roipool.multiscale_roi_pool([X.to(device)], boxes, 2, [1.0]), reference.roi_pool(X, rois, 2))
+    three = torch.nested.nested_tensor([rois[:, 1:]] * 3, layout=layout, device=device)
+    with pytest.raises(ValueError, match=r"boxes must hold one tensor \(L_i, 4\) for each of the 2 images .*, got 3"):
+        roipool.roi_pool(X.to(device), three, 2)
+
+
+def test_lists_of_boxes_of_other_layouts():
+    with pytest.raises(TypeError, match=r"^boxes\[1\] must be a dense tensor, got layout torch.sparse_coo$"):
+        roipool.roi_pool(X, [ROIS[:2, 1:], ROIS[2:, 1:].to_sparse()], 2)
