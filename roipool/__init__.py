@@ -4,6 +4,7 @@ from pathlib import Path as _Path
 
 from roipool import _ops as _ops  # first, since nothing works without the native library
 from roipool import mxnet, reference
+from roipool import torchvision as torchvision  # not in __all__: `import *` must not hide torchvision itself
 from roipool._ops.bad_boxes import set_detect_bad_boxes
 from roipool.functional import multiscale_roi_pool, roi_pool
 from roipool.modules import MultiScaleRoIPool, RoIPool
