@@ -4,7 +4,9 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor
-from torchvision.models.detection import fasterrcnn_resnet50_fpn
+from torchvision.models import resnet18
+from torchvision.models.detection import FasterRCNN, KeypointRCNN, MaskRCNN
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
 import roipool
 
@@ -14,6 +16,11 @@ NAMES = ["0", "1", "2", "3"]
 def make_boxes(num_boxes: int, height: int, width: int, generator: torch.Generator) -> Tensor:
     corners = torch.rand(num_boxes, 2, 2, generator=generator) ** 2 * torch.tensor([width, height])
     return torch.cat([corners.amin(1), corners.amax(1)], 1)
+
+
+def max_pool(input: Tensor, rois: Tensor, output_size: tuple[int, int], spatial_scale: float, sampling_ratio: int):
+    """Stands in for roi_align in torchvision's MultiScaleRoIAlign."""
+    return torchvision.ops.roi_pool(input, rois, output_size, spatial_scale)
 
 
 @pytest.mark.parametrize("output_size", [7, (5, 3)])
@@ -30,36 +37,88 @@ def test_multiscale_pool_is_the_loop_of_torchvision(monkeypatch, image_shapes, o
     features["pool"] = features["3"][:, :, ::2, ::2]  # which is not pooled from
     boxes = [make_boxes(200, *shape, generator) for shape in image_shapes]
 
-    def max_pool(input, rois, output_size, spatial_scale, sampling_ratio):
-        return torchvision.ops.roi_pool(input, rois, output_size, spatial_scale)
-
     monkeypatch.setattr(torchvision.ops.poolers, "roi_align", max_pool)
     expected = torchvision.ops.MultiScaleRoIAlign(NAMES, output_size, 2)(features, boxes, image_shapes)
     actual = roipool.MultiScaleRoIPool(NAMES, output_size)(features, boxes, image_shapes)
     assert torch.equal(actual, expected)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_in_faster_rcnn(channels_last):
-    """Dropped into torchvision's model: it trains, and detects, through our layer."""
+def make_model(detector: type[FasterRCNN]) -> FasterRCNN:
+    """A small one with random weights, the same ones in every call."""
     torch.manual_seed(0)
-    model = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=4, min_size=128, max_size=160)
-    pool = model.roi_heads.box_roi_pool = roipool.MultiScaleRoIPool(NAMES, output_size=7)
-    if channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    shapes = []
-    pool.register_forward_hook(lambda module, arguments, output: shapes.append(output.shape))
-    images = [torch.rand(3, 128, 160), torch.rand(3, 100, 128)]
-    targets = [{"boxes": torch.tensor([[10.0, 10, 60, 90]]), "labels": torch.tensor([1 + i])} for i in range(2)]
+    channels = [64, 128, 256, 512]
+    layers = {f"layer{1 + level}": name for level, name in enumerate(NAMES)}
+    backbone = BackboneWithFPN(resnet18(), layers, channels, out_channels=32)
+    counts = {"rpn_post_nms_top_n_train": 50, "rpn_post_nms_top_n_test": 50, "box_detections_per_img": 2}
+    model = detector(backbone, num_classes=2, min_size=96, max_size=128, **counts)
+    model.roi_heads.fg_bg_sampler.batch_size_per_image = 8
+    return model
 
-    losses = model(images, targets)
+
+def make_targets() -> list[dict[str, Tensor]]:
+    """For two images, what each of the detectors learns from."""
+    boxes = torch.tensor([[10.0, 10, 60, 90], [20, 30, 90, 80]])
+    masks = torch.zeros(2, 96, 128, dtype=torch.uint8)
+    masks[0, 10:91, 10:61] = 1
+    masks[1, 30:81, 20:91] = 1
+    keypoints = torch.stack([boxes[:, :2], boxes[:, 2:]], 1).repeat_interleave(torch.tensor([9, 8]), 1)
+    keypoints = torch.cat([keypoints, torch.ones(2, 17, 1)], 2)
+    target = {"boxes": boxes, "labels": torch.tensor([1, 1]), "masks": masks, "keypoints": keypoints}
+    return [target, target]
+
+
+def train_and_detect(model: FasterRCNN) -> tuple[dict[str, Tensor], list[Tensor], list[dict[str, Tensor]]]:
+    """Returns losses, gradients and detections."""
+    images = list(torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0)))
+    torch.manual_seed(0)  # for the regions that are drawn
+    losses = model.train()(images, make_targets())
     sum(losses.values()).backward()
-    assert all(loss.isfinite() for loss in losses.values())
-    assert all(parameter.grad is not None for parameter in model.backbone.fpn.parameters())
-
+    gradients = [parameter.grad for parameter in model.parameters()]
     with torch.no_grad():
-        detections = model.eval()(images)
-    assert [sorted(detection) for detection in detections] == [["boxes", "labels", "scores"]] * 2
-    assert len(shapes) == 2
-    assert all(shape[1:] == (256, 7, 7) for shape in shapes)
+        return losses, gradients, model.eval()(images)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("detector", "pools", "channels_last"),
+    [
+        (FasterRCNN, {"box_roi_pool": (7, 7)}, False),
+        (FasterRCNN, {"box_roi_pool": (7, 7)}, True),
+        (MaskRCNN, {"box_roi_pool": (7, 7), "mask_roi_pool": (14, 14)}, False),
+        (KeypointRCNN, {"box_roi_pool": (7, 7), "keypoint_roi_pool": (14, 14)}, False),
+    ],
+)
+def test_in_detectors(monkeypatch, detector, pools, channels_last):
+    """Dropped into torchvision's models, as examples/README.md shows it: they train and detect through our layer, with
+    the bits of torchvision's pooler of maxima."""
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    model = make_model(detector).to(memory_format=memory_format)
+    shapes: dict[str, list[tuple[int, ...]]] = {name: [] for name in pools}
+    for name in ["box_roi_pool", "mask_roi_pool", "keypoint_roi_pool"]:
+        pool = getattr(model.roi_heads, name, None)
+        if pool is not None:
+            pool = roipool.MultiScaleRoIPool(pool.featmap_names, pool.output_size)
+            pool.register_forward_hook(lambda module, _, output, name=name: shapes[name].append(tuple(output.shape)))
+            setattr(model.roi_heads, name, pool)
+    losses, gradients, detections = train_and_detect(model)
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(gradient is not None for gradient in gradients)
+    for name, output_size in pools.items():
+        assert [shape[1:] for shape in shapes[name]] == [(32, *output_size)] * 2, name  # in training and inference
+
+    monkeypatch.setattr(torchvision.ops.poolers, "roi_align", max_pool)
+    expected_losses, expected_gradients, expected_detections = train_and_detect(
+        make_model(detector).to(memory_format=memory_format)
+    )
+    assert sum(len(detection["boxes"]) for detection in expected_detections) > 0
+    exact = {"rtol": 0, "atol": 0}
+    torch.testing.assert_close(losses, expected_losses, **exact)
+    torch.testing.assert_close(gradients, expected_gradients, **exact)
+    torch.testing.assert_close(detections, expected_detections, **exact)
+
+
+def test_constructors_take_no_other_pooler():
+    """Why the examples put it in afterwards; if this fails, they can be shortened."""
+    backbone = make_model(FasterRCNN).backbone
+    with pytest.raises(TypeError, match="box_roi_pool should be of type MultiScaleRoIAlign"):
+        FasterRCNN(backbone, num_classes=2, box_roi_pool=roipool.MultiScaleRoIPool(NAMES, output_size=7))
