@@ -25,8 +25,7 @@ class Head(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = roipool.MultiScaleRoIPool(list(STRIDES), output_size=7)
-        self.pool.scales = SCALES
+        self.pool = roipool.MultiScaleRoIPool(list(STRIDES), output_size=7, scales=SCALES)
         self.classify = nn.Sequential(nn.Flatten(), nn.Linear(CHANNELS * 49, 64), nn.ReLU(), nn.Linear(64, 11))
 
     def forward(self, p2: Tensor, p3: Tensor, p4: Tensor, p5: Tensor, boxes: Tensor) -> Tensor:
