@@ -211,8 +211,12 @@ def evaluate(model: FasterRCNN, device: torch.device, arguments: argparse.Namesp
 @torch.inference_mode()
 def draw_predictions(model: FasterRCNN, device: torch.device, seed: int, out: Path) -> None:
     images = [image for image, _ in Shapes(8, train=False, size=IMAGE_SIZE, seed=seed)]
+    draw_detections(images, model.eval()([image.to(device) for image in images]), out)
+
+
+def draw_detections(images: Iterable[Tensor], detections_of_images: Iterable[dict[str, Tensor]], out: Path) -> None:
     pictures = []
-    for image, detections in zip(images, model.eval()([image.to(device) for image in images]), strict=True):
+    for image, detections in zip(images, detections_of_images, strict=True):
         sure = detections["scores"] > 0.7
         scores = zip(detections["labels"][sure].tolist(), detections["scores"][sure].tolist(), strict=True)
         names = [f"{CLASSES[label]} {score:.2f}" for label, score in scores]
