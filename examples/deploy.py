@@ -33,7 +33,6 @@ from torchvision.models.detection import FasterRCNN
 from tqdm import tqdm
 
 import roipool
-import roipool.onnx
 
 TRAINING = "python examples/faster_rcnn.py --amp --checkpoint state.pt"
 STRIDES = [4, 8, 16, 32]
@@ -125,8 +124,6 @@ def export_onnx(detector: Detector, path: Path) -> None:
             path,
             input_names=["image"],
             output_names=OUTPUTS,
-            dynamo=True,
-            custom_translation_table=roipool.onnx.translation_table(),
             external_data=False,
             verbose=False,
         )

@@ -1,12 +1,18 @@
 """roipool's layers in the place of torchvision's."""
 
+import io
+
+import onnxruntime
 import pytest
 import torch
 import torchvision
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import resnet18
 from torchvision.models.detection import FasterRCNN, KeypointRCNN, MaskRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.feature_extraction import get_graph_node_names
+from torchvision.transforms.v2.functional import convert_bounding_box_format
+from torchvision.tv_tensors import BoundingBoxes, Image, set_return_type
 
 import roipool
 
@@ -122,3 +128,63 @@ def test_constructors_take_no_other_pooler():
     backbone = make_model(FasterRCNN).backbone
     with pytest.raises(TypeError, match="box_roi_pool should be of type MultiScaleRoIAlign"):
         FasterRCNN(backbone, num_classes=2, box_roi_pool=roipool.MultiScaleRoIPool(NAMES, output_size=7))
+
+
+@pytest.mark.parametrize("call", [roipool.roi_pool, torchvision.ops.roi_pool])
+def test_tv_tensors(call):
+    """Images and boxes of torchvision's transforms, whose classes do not know each other."""
+    image = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    corners = torch.tensor([[0.0, 0, 3, 3], [2, 1, 7, 5]])
+    boxes = BoundingBoxes(corners, format="XYXY", canvas_size=(8, 8))
+    expected = roipool.reference.roi_pool(image, [corners], 2)
+    assert torch.equal(call(Image(image), [boxes], 2), expected)
+    pool = roipool.MultiScaleRoIPool(["0"], 2, scales=[1.0])
+    assert torch.equal(pool({"0": Image(image)}, [boxes], [(8, 8)]), expected)
+    with set_return_type("TVTensor"):
+        assert torch.equal(roipool.roi_pool(Image(image), [boxes], 2), expected)
+
+
+@pytest.mark.parametrize("box_format", ["XYWH", "CXCYWH"])
+def test_boxes_of_other_formats_are_refused_until_they_are_converted(box_format):
+    image = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    boxes = BoundingBoxes([[2.0, 1, 2, 3]], format=box_format, canvas_size=(8, 8))
+    for pool in [roipool.roi_pool, lambda x, boxes, size: roipool.multiscale_roi_pool([x], boxes, size, [1.0])]:
+        with pytest.raises(ValueError, match=rf"boxes\[0\] .* got BoundingBoxes of format {box_format}:"):
+            pool(image, [boxes], 2)
+    corners = convert_bounding_box_format(boxes, new_format="XYXY")
+    assert torch.equal(roipool.roi_pool(image, [corners], 2), torchvision.ops.roi_pool(image, [corners], 2))
+
+
+def test_names_of_nodes():
+    """torchvision's feature extraction traces with torch.fx."""
+
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool = roipool.RoIPool(3, 0.5)
+
+        def forward(self, features: Tensor, rois: Tensor) -> Tensor:
+            return self.pool(features, rois=rois).flatten(1)
+
+    assert get_graph_node_names(Head())[0][-2:] == ["pool.roi_pool", "flatten"]
+    assert get_graph_node_names(roipool.RoIPool(3, 0.5))[0][-1] == "roi_pool"
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("image_size", [(96, 128), (128, 96)])
+def test_unchanged_detector_through_the_exporter_of_traces(image_size):
+    """deploy.py goes through the other exporter, which does not take torchvision's model as it is."""
+    model = make_model(FasterRCNN).eval()
+    model.roi_heads.box_roi_pool = roipool.MultiScaleRoIPool(NAMES, output_size=7)
+    model.roi_heads.score_thresh = 0.0
+    file = io.BytesIO()
+    torch.onnx.export(model, ([torch.rand(3, *image_size)],), file, dynamo=False, opset_version=17)
+    session = onnxruntime.InferenceSession(file.getvalue())
+    image = torch.rand(3, *image_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        (expected,) = model([image])
+    boxes, labels, scores = map(torch.from_numpy, session.run(None, {session.get_inputs()[0].name: image.numpy()}))
+    assert len(expected["boxes"]) > 0
+    assert torch.equal(labels, expected["labels"])
+    torch.testing.assert_close(boxes, expected["boxes"], rtol=0, atol=1e-2)
+    torch.testing.assert_close(scores, expected["scores"], rtol=0, atol=1e-4)
