@@ -103,11 +103,15 @@ def roi_pool(
     Args:
         input: feature maps, or the images themselves, of shape ``(N, C, H, W)``: float16, bfloat16, float32 or float64.
             Contiguous and channels_last memory are read as they are.
-        boxes: regions in image pixels. Either ``(K, 5)`` with rows ``[batch_index, x1, y1, x2, y2]``, or a list of N
-            tensors ``(L_i, 4)``, one for each image, with rows ``[x1, y1, x2, y2]``. Any floating dtype, int32 or
-            int64, whatever the dtype of ``input``; float64 boxes are placed in float64, all others in float32.
-        output_size: bins per region, ``PH = PW`` or ``(PH, PW)``.
-        spatial_scale: feature cells per image pixel, ``1 / stride``; finite and greater than 0.
+        boxes: regions in image pixels. Either ``(K, 5)`` with rows ``[batch_index, x1, y1, x2, y2]``, or N tensors
+            ``(L_i, 4)``, one for each image, with rows ``[x1, y1, x2, y2]``, in a list or a NestedTensor. Any floating
+            dtype, int32 or int64, whatever the dtype of ``input``; float64 boxes are placed in float64, all others in
+            float32. Boxes of a class that does not know the class of ``input`` are taken for plain tensors.
+        output_size: bins per region, ``PH = PW`` or ``(PH, PW)``; ints, or tensors or arrays of ints.
+        spatial_scale: feature cells per image pixel, ``1 / stride``; finite and greater than 0. A pair ``(y, x)`` where
+            the strides of the axes differ: each coordinate is scaled by that of its axis. Numbers, or tensors or arrays
+            of them; in ``torch.jit.trace`` and under ``torch.compile`` those in tensors are not looked at, and remain
+            inputs of the graph.
         return_argmax: also return where each value was found.
         out: a tensor for ``output``, of the dtype and on the device of ``input``. It is resized where it has another
             shape, with a warning unless it is empty (under ``torch.compile`` it must fit), and is written to without a
@@ -121,12 +125,15 @@ def roi_pool(
 
         Differentiable in ``input``, in reverse and forward mode, to any order. Gradients are summed in float32 (float64
         for float64 input) in a fixed order, so they have the same bits in every run and for any number of threads.
+        ``boxes`` get no gradient, but where they require one, ``output`` does too, as torchvision's.
 
     Raises:
-        TypeError: an argument is of the wrong type, or a tensor of the wrong dtype.
+        TypeError: an argument is of the wrong type, or a tensor of the wrong dtype, or not dense.
         ValueError: a wrong shape or length, tensors on different devices, ``output_size`` less than 1,
             ``spatial_scale`` not finite or not greater than 0, ``H * W`` greater than 2147483647, or ``out`` of another
-            dtype than ``input``, or together with ``return_argmax``.
+            dtype than ``input``, or together with ``return_argmax``; boxes that say of themselves that they are no
+            corners, as torchvision's ``BoundingBoxes`` may; bad boxes, while :class:`roipool.set_detect_bad_boxes` has
+            them looked for.
         RuntimeError: ``out`` is given and a derivative is asked for.
     """
     tensors = (input, *boxes, out) if isinstance(boxes, (list, tuple)) else (input, boxes, out)
@@ -200,22 +207,25 @@ def multiscale_roi_pool(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Pools each region as :func:`roi_pool` does, from the level of a feature pyramid that fits its size.
 
-    The level is chosen as in Lin et al., Feature Pyramid Networks (2017), equation 1, and to the last bit as
-    :class:`torchvision.ops.MultiScaleRoIAlign` does (on CPU):
+    The level is chosen as in Lin et al., Feature Pyramid Networks (2017), equation 1, with the operations of
+    :class:`torchvision.ops.MultiScaleRoIAlign`, each of them exact to the last bit:
     ``floor(canonical_level + log2(sqrt((x2 - x1) * (y2 - y1)) / canonical_scale) + 1e-6)``. ``inputs[0]`` is level
     ``-log2(spatial_scales[0])``, rounded, and every further map is one level more, whatever its scale; regions of lower
     levels are pooled from the first map, and of higher ones from the last. (torchvision gives zeros to the highest
     where a level is left out among the maps.) A region whose area is not greater than 0, as of most malformed ones, is
     pooled from the first.
 
-    One operator does it all in one call, without synchronisation, whatever the levels of the regions.
+    One operator does it all in one call, without synchronisation, whatever the levels of the regions. Where maps have a
+    scale for each axis, each level is a call of :func:`roi_pool`, also without synchronisation.
 
     Args:
         inputs: feature maps of 1 to 8 levels, finest first, each of shape ``(N, C, H, W)`` with H and W of its own, as
             in :func:`roi_pool`. They have one dtype; the first one's memory format is that of the output.
         boxes: as in :func:`roi_pool`.
         output_size: as in :func:`roi_pool`.
-        spatial_scales: feature cells per image pixel of each level, ``1 / stride``; finite and greater than 0.
+        spatial_scales: feature cells per image pixel of each level, ``1 / stride``, or pairs ``(y, x)`` as in
+            :func:`roi_pool`; finite and greater than 0, from fine to coarse. Of a pair, the geometric mean says the
+            level of the first map.
         canonical_scale: size in image pixels, the square root of the area, of the regions that belong to
             ``canonical_level``; finite and greater than 0.
         canonical_level: the level of a region of ``canonical_scale``. Level ``l`` has ``spatial_scale = 2 ** -l``.
@@ -232,7 +242,7 @@ def multiscale_roi_pool(
     Raises:
         TypeError: an argument is of the wrong type, or a tensor of the wrong dtype.
         ValueError: as :func:`roi_pool`; also inputs that differ in N, C, dtype or device, less than 1 or more than 8 of
-            them, or another number of ``spatial_scales``.
+            them, another number of ``spatial_scales``, or such that do not go from fine to coarse.
     """
     if not isinstance(inputs, (list, tuple)):
         raise TypeError(f"inputs must be a list of tensors (N, C, H, W), got {type(inputs).__name__}")
