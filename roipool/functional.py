@@ -207,8 +207,8 @@ def multiscale_roi_pool(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Pools each region as :func:`roi_pool` does, from the level of a feature pyramid that fits its size.
 
-    The level is chosen as in Lin et al., Feature Pyramid Networks (2017), equation 1, with the operations of
-    :class:`torchvision.ops.MultiScaleRoIAlign`, each of them exact to the last bit:
+    The level is chosen as in Lin et al., Feature Pyramid Networks (2017), equation 1, one operation after the other as
+    in :class:`torchvision.ops.MultiScaleRoIAlign`:
     ``floor(canonical_level + log2(sqrt((x2 - x1) * (y2 - y1)) / canonical_scale) + 1e-6)``. ``inputs[0]`` is level
     ``-log2(spatial_scales[0])``, rounded, and every further map is one level more, whatever its scale; regions of lower
     levels are pooled from the first map, and of higher ones from the last. (torchvision gives zeros to the highest
