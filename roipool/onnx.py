@@ -23,6 +23,9 @@ that level. Their sizes are compared with the bounds that the operator has, so t
 - A bad batch index, a NaN or infinite coordinate and a NaN feature give undefined results in ONNX. ONNX Runtime
   refuses a batch index out of range, skips NaN features, and gives the lowest number where a bin holds only -inf.
 - There is no argmax and no gradient: ``return_argmax=True`` cannot be exported.
+
+On valid float32 input, ONNX Runtime gives the bits of roipool. OpenVINO rounds the edges of a few bins otherwise, whose
+values are then those of a neighbouring cell.
 """
 
 import struct
