@@ -149,6 +149,8 @@ def roi_pool(
     arguments = (input, rois, pooled_height, pooled_width, scale)
     if out is not None:
         check_is_tensor(out, "out")
+        if is_exporting_to_onnx():
+            raise ValueError("ONNX has no operator for out=: leave it out of the model that is exported")
         if return_argmax:
             raise ValueError("out cannot be given together with return_argmax")
         return call_with_out(arguments, out)
@@ -273,15 +275,17 @@ def multiscale_roi_pool(
     if bad_boxes.is_detecting:
         bad_boxes.check_regions(rois, boxes, inputs[0])
     canonical = (canonical_scale, canonical_level)
-    arguments = (list(inputs), rois, pooled_height, pooled_width, [scale_y for scale_y, _ in scales], *canonical)
-    if any(scale_y != scale_x for scale_y, scale_x in scales):
+    if tuple in map(type, scales):  # of an axis each
+        pairs = [scale if isinstance(scale, tuple) else (scale, scale) for scale in scales]
+        finer_scales = [max(pair) for pair in pairs]
         if is_captured():  # sizes are symbols, or tensors, which the operators of the levels check
-            check_pyramid(*arguments[-3:-1], "inputs", len(inputs))
+            check_pyramid(finer_scales, canonical_scale, "inputs", len(inputs))
         else:
-            check_multiscale_roi_pool(*arguments)
+            check_multiscale_roi_pool(inputs, rois, pooled_height, pooled_width, finer_scales, *canonical)
 
         def pool(input: Tensor, rois: Tensor, scale: Scale) -> Any:
             return roi_pool(input, rois, output_size, scale, return_argmax=return_argmax)
 
-        return pool_level_by_level(pool, inputs, rois, scales, *canonical)
+        return pool_level_by_level(pool, inputs, rois, pairs, *canonical)
+    arguments = (list(inputs), rois, pooled_height, pooled_width, scales, *canonical)
     return call_operator("multiscale_roi_pool_with_argmax" if return_argmax else "multiscale_roi_pool", *arguments)

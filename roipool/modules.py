@@ -1,5 +1,6 @@
 """Wraps the functions in modules."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +9,7 @@ import torch.fx
 from torch import Tensor, nn
 
 from roipool._ops.arguments import parse_output_size, parse_scales
-from roipool._ops.checks import check_is_feature_tensor
+from roipool._ops.checks import check_is_feature_tensor, check_scale, is_real
 from roipool._ops.script import not_scriptable
 from roipool.functional import Scale, multiscale_roi_pool, roi_pool
 
@@ -106,10 +107,15 @@ class MultiScaleRoIPool(nn.Module):
         super().__init__()
         if not isinstance(featmap_names, (list, tuple)) or not all(isinstance(name, str) for name in featmap_names):
             raise TypeError(f"featmap_names must be a list of str, got {featmap_names!r}")
-        if scales is not None and len(parse_scales(scales, "scales")) != len(featmap_names):
-            raise ValueError(
-                f"scales must hold a scale for each of featmap_names, {len(featmap_names)}, got {len(scales)}"
-            )
+        if scales is not None:
+            scales = parse_scales(scales, "scales")
+            if len(scales) != len(featmap_names):
+                raise ValueError(
+                    f"scales must hold a scale for each of featmap_names, {len(featmap_names)}, got {len(scales)}"
+                )
+            for level, scale in enumerate(scales):
+                if isinstance(scale, float):  # pairs are checked already
+                    check_scale(f"scales[{level}]", scale)
         self.featmap_names = list(featmap_names)
         self.output_size = parse_output_size(output_size)
         self.canonical_scale = canonical_scale
@@ -176,14 +182,16 @@ def _pool_named(
 
 def infer_scales(maps: Sequence[Tensor], image_shapes: Sequence[tuple[int, int]]) -> list[float]:
     """Infers the scale of each map from a side of the maps and images."""
-    if not isinstance(image_shapes, (list, tuple)) or len(image_shapes) == 0 or not all(map(is_shape, image_shapes)):
+    shapes = list_shapes(image_shapes)
+    if len(shapes) == 0 or not all(map(is_shape, shapes)):
         raise ValueError(f"image_shapes must be a list with the (height, width) of each image, got {image_shapes!r}")
-    height, width = (max(sides) for sides in zip(*image_shapes, strict=True))
+    height = max(shape[0] for shape in shapes)
+    width = max(shape[1] for shape in shapes)
     by_height, by_width = (
         [nearest_power_of_2(map.shape[axis] / side) if map.ndim == 4 else 1.0 for map in maps]
         for axis, side in ((2, height), (3, width))
     )
-    if is_ambiguous(height) and is_ambiguous(width):
+    if is_ambiguous(height) and is_ambiguous(width) and not torch.compiler.is_compiling():  # which cannot warn
         warnings.warn(
             f"the scales of maps cannot be told from images of {height} x {width}, which may have been padded: "
             "give MultiScaleRoIPool the argument scales",
@@ -196,22 +204,37 @@ def infer_scales(maps: Sequence[Tensor], image_shapes: Sequence[tuple[int, int]]
     return by_width if width > height else by_height
 
 
+def list_shapes(image_shapes: Any) -> list[Any]:
+    """Returns image_shapes as a list of lists or tuples, which may be a tensor, or hold tensors or arrays."""
+    shapes = image_shapes.tolist() if hasattr(image_shapes, "tolist") else image_shapes
+    if not isinstance(shapes, (list, tuple)):
+        return []
+    return [shape.tolist() if hasattr(shape, "tolist") else shape for shape in shapes]
+
+
 def is_shape(shape: object) -> bool:
-    """Returns whether a value is a height and a width."""
-    return isinstance(shape, (list, tuple)) and len(shape) == 2 and all(side > 0 for side in shape)
+    """Returns whether a value is a height and a width; in torch.jit.trace, these are tensors."""
+    return (
+        isinstance(shape, (list, tuple))
+        and len(shape) == 2
+        and all((is_real(side) or isinstance(side, Tensor)) and side > 0 for side in shape)
+    )
 
 
 def is_ambiguous(image_side: int) -> bool:
     """Returns whether a map's scale is another if its images were padded to a multiple of 32 than if they were not."""
     padded = -(-image_side // 32) * 32
-    return nearest_power_of_2(padded / image_side) != 1
+    return padded / image_side >= 2**0.5
 
 
 def nearest_power_of_2(ratio: float) -> float:
     """Returns the power of 2 that is nearest to a ratio in its logarithm, and 1 for a ratio of 0.
 
-    Compares alone, since torch.export makes a constant of what math.log2 is given.
+    Under the compiler it compares alone, since torch.export makes a constant of what a function of math is given.
     """
+    if not torch.compiler.is_compiling():
+        mantissa, exponent = math.frexp(float(ratio))  # of a tensor in torch.jit.trace, where it becomes a constant
+        return math.ldexp(1.0, exponent if mantissa >= 0.5**0.5 else exponent - 1) if ratio else 1.0
     exponent = 0
     while 0 < ratio < 2.0 ** (exponent - 0.5):
         exponent -= 1

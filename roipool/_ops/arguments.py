@@ -16,6 +16,7 @@ from roipool._ops.checks import (
     check_rank_of_features,
     check_scale,
     is_int,
+    is_real,
     refuse_scale,
 )
 from roipool._ops.torch_private import get_jit_trace
@@ -24,15 +25,16 @@ from roipool._ops.torch_private import get_jit_trace
 FARTHEST_CELL = 2.0**29
 
 
-# ---- Sizes.
+# ---- Numbers, which may be in tensors and arrays.
 
 
 def unwrap_number(value: Any) -> Any:
     """Returns the number in a tensor or an array of one element, and any other value as it is."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-        while isinstance(value, list) and len(value) == 1:
-            value = value[0]
+    if is_real(value) or not hasattr(value, "tolist"):
+        return value
+    value = value.tolist()
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
     return value
 
 
@@ -40,6 +42,9 @@ def unwrap_numbers(value: Any) -> tuple[Any, ...]:
     """Returns the numbers in a list, a tensor or an array of them, or a single number."""
     items = unwrap_number(value)
     return tuple(map(unwrap_number, items)) if isinstance(items, (tuple, list)) else (items,)
+
+
+# ---- Sizes.
 
 
 def parse_output_size(output_size: Any) -> tuple[int, int]:
@@ -53,16 +58,11 @@ def parse_output_size(output_size: Any) -> tuple[int, int]:
         raise ValueError(f"output_size must be an int or a pair of ints (PH, PW), got {output_size!r}")
     height, width = sizes[0], sizes[-1]
     if max(height, width) >= 2**63:  # the operator refuses the smaller ones that are out of range, but takes 64 bits
-        check_output_size(height, width)
+        check_output_size(int(height), int(width))
     return height, width
 
 
 # ---- Scales.
-
-
-def holds_tensor(spatial_scale: Any) -> bool:
-    items = spatial_scale if isinstance(spatial_scale, (tuple, list)) else (spatial_scale,)
-    return any(isinstance(item, Tensor) for item in items)
 
 
 def is_captured() -> bool:
@@ -77,27 +77,56 @@ def split_scale(scales: Sequence[Any], name: str) -> tuple[Any, Any]:
     return scales[0], scales[-1]
 
 
+def convert_to_float(scale: Any, name: str) -> Any:
+    """Returns a number of any kind as a float, and the compiler's symbol for one as it is."""
+    check_is_scale(scale, name)
+    if isinstance(scale, (float, torch.SymFloat, torch.SymInt)):
+        return scale
+    try:
+        return float(scale)
+    except OverflowError:
+        refuse_scale(name, f"{type(scale).__name__} beyond the range of floats")
+        raise
+
+
 def parse_scale(spatial_scale: Any, name: str) -> tuple[float, float]:
     """Returns the scales (y, x) of any form of spatial_scale."""
-    scales = unwrap_numbers(spatial_scale)
-    for scale in scales:
-        check_is_scale(scale, name)
-    return split_scale(scales, name)
+    return split_scale([convert_to_float(scale, name) for scale in unwrap_numbers(spatial_scale)], name)
 
 
-def parse_scales(spatial_scales: Any, name: str = "spatial_scales") -> list[tuple[float, float]]:
-    """Returns the scales (y, x) of the levels of a pyramid, which must go from fine to coarse."""
+def parse_scales(spatial_scales: Any, name: str = "spatial_scales") -> list[Any]:
+    """Returns the scales of the levels of a pyramid, from fine to coarse: floats, and pairs (y, x) where these differ.
+
+    The operators refuse floats that are no scales.
+    """
     items = spatial_scales.tolist() if hasattr(spatial_scales, "tolist") else spatial_scales
     if not isinstance(items, (list, tuple)):
         raise TypeError(f"{name} must be a list of floats, got {type(spatial_scales).__name__}")
-    scales = [parse_scale(item, f"{name}[{level}]") for level, item in enumerate(items)]
-    for level, scale in enumerate(scales):
-        if scale[0] != scale[1] and not all(0 < axis_scale < math.inf for axis_scale in scale):
-            refuse_scale(f"{name}[{level}]", str(scale))  # of one number, the operator refuses it
-    for finer, coarser in pairwise(scales):
-        if coarser[0] * coarser[1] > finer[0] * finer[1] > 0:
-            raise ValueError(f"{name} must go from fine to coarse, got {list(items)}")
+    scales = [item if type(item) is float else join_scale(item, f"{name}[{i}]") for i, item in enumerate(items)]
+    areas: list[Any] = scales
+    if tuple in map(type, scales):
+        areas = [math.prod(scale) if isinstance(scale, tuple) else scale * scale for scale in scales]
+    for finer, coarser in pairwise(areas):
+        if coarser > finer > 0:
+            raise ValueError(f"maps must go from fine to coarse, got the scales {list(items)}")
     return scales
+
+
+def join_scale(spatial_scale: Any, name: str) -> Any:
+    """Returns the scale of both axes, or the pair (y, x) where they differ."""
+    scale_y, scale_x = parse_scale(spatial_scale, name)
+    if scale_y is scale_x or scale_y == scale_x:
+        return scale_y
+    check_scale(f"{name}[0]", scale_y)
+    check_scale(f"{name}[1]", scale_x)
+    return scale_y, scale_x
+
+
+def flatten_scale(spatial_scale: Any) -> list[Any]:
+    """Returns the numbers of a scale; those in tensors as tensors without a dimension, which widen no others."""
+    items = spatial_scale if isinstance(spatial_scale, (tuple, list)) else [spatial_scale]
+    numbers = [item.reshape(-1).unbind() if isinstance(item, Tensor) else [item] for item in items]
+    return [number for numbers_of_item in numbers for number in numbers_of_item]
 
 
 def apply_scale(rois: Tensor, spatial_scale: Any) -> tuple[Tensor, float]:
@@ -108,15 +137,12 @@ def apply_scale(rois: Tensor, spatial_scale: Any) -> tuple[Tensor, float]:
     """
     if type(spatial_scale) is float:
         return rois, spatial_scale
-    if is_captured() and holds_tensor(spatial_scale):
-        items = spatial_scale.flatten().unbind() if isinstance(spatial_scale, Tensor) else spatial_scale
-        return scale_rois(rois, *split_scale(items, "spatial_scale")), 1.0
-    scale_y, scale_x = parse_scale(spatial_scale, "spatial_scale")
-    if scale_y == scale_x or scale_y != scale_y:  # the operator refuses a NaN
-        return rois, scale_y
-    check_scale("spatial_scale[0]", scale_y)
-    check_scale("spatial_scale[1]", scale_x)
-    return scale_rois(rois, scale_y, scale_x), 1.0
+    if is_captured():
+        numbers = flatten_scale(spatial_scale)
+        if any(isinstance(number, Tensor) for number in numbers):
+            return scale_rois(rois, *split_scale(numbers, "spatial_scale")), 1.0
+    scale = join_scale(spatial_scale, "spatial_scale")
+    return (scale_rois(rois, *scale), 1.0) if isinstance(scale, tuple) else (rois, scale)
 
 
 def scale_rois(rois: Tensor, scale_y: Any, scale_x: Any) -> Tensor:
@@ -140,6 +166,8 @@ def convert_boxes_to_rois(boxes: Any, input: Tensor, input_name: str = "input") 
     knows_sizes = get_jit_trace() is None  # in torch.jit.trace, sizes are tensors, whose comparison it warns of
     if isinstance(boxes, Tensor):
         check_is_box_tensor(boxes, "boxes", input, input_name)
+        if boxes.layout is not torch.strided and not boxes.is_nested:
+            check_is_dense(boxes, "boxes")
         if boxes.ndim == 2 and (not knows_sizes or boxes.shape[1] == 5):
             return boxes
         if not boxes.is_nested:

@@ -171,6 +171,14 @@ def requires_gradient(rois: Tensor | None) -> bool:
     return rois is not None and rois.requires_grad and torch.is_grad_enabled()
 
 
+def drop_tangent(rois: Tensor) -> Tensor:
+    """Returns rois without the tangent that forward mode gives them, since no result depends on it."""
+    if not is_forward_mode_active() or rois is None:  # the native kernel refuses None
+        return rois
+    primal: Tensor = forward_ad.unpack_dual(rois).primal
+    return primal
+
+
 def is_any_differentiated(tensors: Sequence[Tensor]) -> bool:
     return any(map(is_differentiated, tensors))
 
@@ -340,24 +348,26 @@ def make_kernels(family: Family, name: str) -> dict[str, Callable[..., Any]]:
     gather_function = make_gather_function(family, f"{name}GatherFunction")
 
     def forward(maps: Any, rois: Tensor, *others: Any) -> Tensor:
+        rois = drop_tangent(rois)
         if family.is_differentiated(maps) or requires_gradient(rois):
             return apply_function(forward_function, *family.spread(maps), rois, *others)[0]
         output: Tensor = call_below_autograd(family.forward, maps, rois, *others)
         return output
 
     def forward_with_argmax(maps: Any, rois: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+        rois = drop_tangent(rois)
         if family.is_differentiated(maps) or requires_gradient(rois):
             output, argmax = apply_function(forward_function, *family.spread(maps), rois, *others)
         else:
             output, argmax = call_below_autograd(family.forward_with_argmax, maps, rois, *others)
         return output, argmax
 
-    def backward(*arguments: Any) -> Tensor | list[Tensor]:
-        grads = apply_function(backward_function, *arguments)
+    def backward(grad_output: Tensor, rois: Tensor, *others: Any) -> Tensor | list[Tensor]:
+        grads = apply_function(backward_function, grad_output, drop_tangent(rois), *others)
         return list(grads) if family.is_pyramid else grads
 
-    def gather(maps: Any, *others: Any) -> Tensor:
-        return apply_function(gather_function, *family.spread(maps), *others)
+    def gather(maps: Any, rois: Tensor, *others: Any) -> Tensor:
+        return apply_function(gather_function, *family.spread(maps), drop_tangent(rois), *others)
 
     return {
         family.name: forward,

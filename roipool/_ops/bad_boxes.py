@@ -30,8 +30,8 @@ class set_detect_bad_boxes:
     :class:`torch.autograd.set_detect_anomaly`: each call waits for the device. While it is off, it costs nothing.
 
     Boxes are not looked at where they have no values yet, or must not be waited for: under ``torch.compile``, in export
-    and in ``torch.jit.trace``, on meta and fake tensors, within the transforms of ``torch.func``, and while a CUDA
-    graph is captured. Nor does it see calls of the operators ``torch.ops.roipool.*`` themselves.
+    and in ``torch.jit.trace``, on meta, fake and distributed tensors, within the transforms of ``torch.func``, and
+    while a CUDA graph is captured. Nor does it see calls of the operators ``torch.ops.roipool.*`` themselves.
 
     Args:
         mode: whether to look for bad boxes, in all threads. As a context manager, it restores what was set before.

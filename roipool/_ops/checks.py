@@ -97,6 +97,7 @@ def check_storage(tensor: Tensor, name: str) -> None:
 
     Only tensors that have memory are looked at. Those of torch.func's transforms have none either.
     """
+    check_is_dense(tensor, name)
     if not has_memory(tensor) or are_transforms_active() or tensor.numel() == 0:
         return
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))

@@ -29,7 +29,8 @@ def find_levels(
     """
     wide = rois if rois.dtype == torch.float64 else rois.float()
     area = (wide[:, 3] - wide[:, 1]) * (wide[:, 4] - wide[:, 2])
-    first_level = -round(math.log2(math.sqrt(scales[0][0] * scales[0][1])))
+    scale_y, scale_x = scales[0]
+    first_level = -round((math.log2(scale_y) + math.log2(scale_x)) / 2)
     levels = torch.zeros_like(area, dtype=torch.int32)
     for level in range(first_level + 1, first_level + len(scales)):
         least_area = find_least_area(level, canonical_scale, canonical_level, rois.dtype == torch.float64)

@@ -13,17 +13,36 @@ def call_subclasses(
     """Calls function(maps, boxes, *others, **keywords) by way of the classes of its tensors.
 
     Classes that do not know each other decline a call that has both, as torchvision's Image and BoundingBoxes do. The
-    boxes are then taken out of theirs: it is the maps whose class may matter to the result.
+    boxes are then taken out of theirs: it is the maps whose class may matter to the result. Where maps, or a map and
+    out, are of such classes, they are taken out of them as well, and the result is a plain tensor.
     """
     for name, image_boxes in name_boxes(boxes):
         check_box_format(image_boxes, name)
     try:
         return handle_torch_function(function, tensors, maps, boxes, *others, **keywords)
     except TypeError as error:
-        declined = f"no implementation found for '{function.__module__}.{function.__name__}' on types"
-        if not str(error).startswith(declined) or all(type(part) is Tensor for _, part in name_boxes(boxes)):
+        if not str(error).startswith(f"no implementation found for '{function.__module__}.{function.__name__}' on "):
             raise
-    return function(maps, unwrap_boxes(boxes), *others, **keywords)
+        if not find_subclasses(boxes) and len(find_subclasses([maps, keywords.get("out")])) < 2:
+            raise
+    if find_subclasses(boxes):
+        return function(maps, unwrap(boxes), *others, **keywords)
+    result = function(unwrap(maps), boxes, *others, **{name: unwrap(value) for name, value in keywords.items()})
+    return result if keywords.get("out") is None else keywords["out"]
+
+
+def find_subclasses(tensors: Any) -> set[type]:
+    """Returns the classes derived from Tensor of the tensors in nested lists."""
+    if isinstance(tensors, (list, tuple)):
+        return set().union(*map(find_subclasses, tensors))
+    return {type(tensors)} - {Tensor} if isinstance(tensors, Tensor) else set()
+
+
+def unwrap(tensors: Any) -> Any:
+    """Returns the tensors in nested lists as plain ones, and what is no tensor as it is."""
+    if isinstance(tensors, (list, tuple)):
+        return [unwrap(tensor) for tensor in tensors]
+    return tensors.as_subclass(Tensor) if isinstance(tensors, Tensor) else tensors
 
 
 def name_boxes(boxes: Any) -> list[tuple[str, Tensor]]:
@@ -31,13 +50,6 @@ def name_boxes(boxes: Any) -> list[tuple[str, Tensor]]:
     if isinstance(boxes, (list, tuple)):
         return [(f"boxes[{i}]", part) for i, part in enumerate(boxes) if isinstance(part, Tensor)]
     return [("boxes", boxes)] if isinstance(boxes, Tensor) else []
-
-
-def unwrap_boxes(boxes: Any) -> Any:
-    """Returns boxes as plain tensors."""
-    if isinstance(boxes, (list, tuple)):
-        return [unwrap_boxes(part) for part in boxes]
-    return boxes.as_subclass(Tensor) if isinstance(boxes, Tensor) else boxes
 
 
 def check_box_format(boxes: Tensor, name: str) -> None:

@@ -1,5 +1,7 @@
 """Numbers in tensors and arrays, a scale for each axis, boxes as NestedTensors."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -190,6 +192,74 @@ def test_levels_are_those_of_the_operator(dtype, canonical_scale, canonical_leve
     assert torch.equal(find_levels(rois, pairs, canonical_scale, canonical_level), expected)
 
 
+COMPILED_CALLS = {
+    "pyramid": lambda x, rois, scale: roipool.multiscale_roi_pool([x, x], rois, 2, [scale, scale / 2]),
+    "pair": lambda x, rois, scale: roipool.roi_pool(x, rois, 2, (scale, scale / 2)),
+    "pyramid of pairs": lambda x, rois, scale: roipool.multiscale_roi_pool([x], rois, 2, [(scale, scale / 2)]),
+}
+
+
+@pytest.mark.parametrize("call", COMPILED_CALLS)
+def test_scales_that_are_symbols_of_the_compiler(call):
+    torch._dynamo.reset()
+    compiled = torch.compile(COMPILED_CALLS[call], fullgraph=True, dynamic=True, backend="eager")
+    for scale in [0.5, 0.7, 0.3]:
+        assert_same_bits(compiled(X, ROIS, scale), COMPILED_CALLS[call](X, ROIS, scale))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_scales_in_float64_tensors_do_not_widen_what_is_captured(shape):
+    """45 * 0.7 is 31.5 in float32, and less in float64."""
+    x = torch.arange(40.0).view(1, 1, 1, 40)
+    scales = [torch.full(shape, scale, dtype=torch.float64) for scale in [0.5, 0.7]]
+    arguments = (x, torch.tensor([[0.0, 45, 0, 45, 0]]), *scales)
+
+    def pool(x, rois, scale_y, scale_x):
+        return roipool.roi_pool(x, rois, 1, (scale_y, scale_x))
+
+    torch._dynamo.reset()
+    captured = [torch.jit.trace(pool, arguments), torch.compile(pool, fullgraph=True, backend="eager")]
+    for call in [pool, *captured]:
+        assert call(*arguments).item() == 32
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        ((Fraction(1, 2), Fraction(1, 4)), None),
+        (Fraction(1, 2), None),
+        (Fraction(10**400), "spatial_scale must be finite and greater than 0, got Fraction beyond the range of floats"),
+        ((10**400, 1), "spatial_scale must be finite and greater than 0, got an int beyond the range of floats"),
+    ],
+)
+def test_numbers_of_other_kinds(scale, message):
+    if message is None:
+        floats = tuple(map(float, scale)) if isinstance(scale, tuple) else float(scale)
+        assert_same_bits(roipool.roi_pool(X, ROIS, 2, scale), reference.roi_pool(X, ROIS, 2, floats))
+    else:
+        with pytest.raises(ValueError) as caught:  # noqa: PT011 the whole message is compared
+            roipool.roi_pool(X, ROIS, 2, scale)
+        assert str(caught.value) == message
+
+
+def test_scales_whose_product_is_no_float():
+    scales = [(1e-200, 1e-200), (1e-200, 1e-199)][::-1]
+    assert_same_bits(
+        roipool.multiscale_roi_pool([X, X], ROIS, 2, scales), reference.multiscale_roi_pool([X, X], ROIS, 2, scales)
+    )
+
+
+def test_a_mean_scale_between_two_levels():
+    scales = [(17 / 24, 3 / 17), (0.1, 0.1)]  # 2^-1.5 is as near to level 1 as to level 2
+    rois = torch.tensor([[0.0, 0, 0, 40, 40], [1.0, 0, 0, 80, 80]])
+    canonical = {"canonical_scale": 40, "canonical_level": 2}
+    assert_same_bits(
+        roipool.multiscale_roi_pool([X, X + 1], rois, 2, scales, **canonical),
+        reference.multiscale_roi_pool([X, X + 1], rois, 2, scales, **canonical),
+    )
+
+
 # ---- Boxes as NestedTensors.
 
 
@@ -210,3 +280,19 @@ def test_boxes_as_a_nested_tensor(device, layout, dtype):
 def test_lists_of_boxes_of_other_layouts():
     with pytest.raises(TypeError, match=r"^boxes\[1\] must be a dense tensor, got layout torch.sparse_coo$"):
         roipool.roi_pool(X, [ROIS[:2, 1:], ROIS[2:, 1:].to_sparse()], 2)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+@pytest.mark.parametrize("spatial_scale", [0.5, (0.5, 0.25)])
+@pytest.mark.parametrize("detects", [False, True])
+def test_boxes_and_maps_of_other_layouts(spatial_scale, detects):
+    calls = [
+        lambda x, rois: roipool.roi_pool(x, rois, 2, spatial_scale),
+        lambda x, rois: roipool.multiscale_roi_pool([x], rois, 2, [spatial_scale]),
+    ]
+    for call, name in zip(calls, ["input", r"inputs\[0\]"], strict=True):
+        with roipool.set_detect_bad_boxes(detects):
+            with pytest.raises(TypeError, match=r"^boxes must be a dense tensor, got layout torch.sparse_csr$"):
+                call(X, ROIS.to_sparse_csr())
+            with pytest.raises(TypeError, match=rf"^{name} must be a dense tensor, got layout torch.sparse_coo$"):
+                call(X.to_sparse(), ROIS)

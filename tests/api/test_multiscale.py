@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from pyramid import IMAGE, NAMES, SCALES, boxes_of, maps_of
@@ -86,6 +87,20 @@ def test_scales_that_padding_leaves_alone_do_not_warn(side):
     assert infer_scales([torch.empty(1, 1, padded // 4, padded // 4, device="meta")], [(side, side)]) == [1 / 4]
 
 
+@pytest.mark.parametrize(
+    "image_shapes",
+    [
+        torch.tensor([[256, 320], [200, 300]]),
+        [torch.tensor([256, 320]), np.array([200, 300])],
+        [torch.Size([256, 320]), (np.int64(200), 300)],
+        np.array([[256, 320]]),
+    ],
+)
+def test_forms_of_image_shapes(image_shapes):
+    maps = [torch.empty(1, 1, 64, 80, device="meta"), torch.empty(1, 1, 32, 40, device="meta")]
+    assert infer_scales(maps, image_shapes) == [1 / 4, 1 / 8]
+
+
 def test_scales_that_are_known_are_not_inferred():
     maps, rois = maps_of(), boxes_of()
     scales = [1 / 8, 1 / 16, 1 / 32, 1 / 64]
@@ -122,11 +137,11 @@ def test_maps_that_autocast_left_in_another_dtype(device):
         ),
         ({"spatial_scales": 0.5}, TypeError, "spatial_scales must be a list of floats, got float"),
         ({"spatial_scales": [1.0, "1"]}, TypeError, "spatial_scales[1] must be a float, got str"),
-        ({"spatial_scales": [0.5, 1]}, ValueError, "spatial_scales must go from fine to coarse, got [0.5, 1]"),
+        ({"spatial_scales": [0.5, 1]}, ValueError, "maps must go from fine to coarse, got the scales [0.5, 1]"),
         (
             {"spatial_scales": [0.5, (1, 0.5)]},
             ValueError,
-            "spatial_scales must go from fine to coarse, got [0.5, (1, 0.5)]",
+            "maps must go from fine to coarse, got the scales [0.5, (1, 0.5)]",
         ),
         (
             {"spatial_scales": [1.0, (1, 0.5, 1)]},
@@ -136,7 +151,7 @@ def test_maps_that_autocast_left_in_another_dtype(device):
         (
             {"spatial_scales": [1.0, (0.5, -1)]},
             ValueError,
-            "spatial_scales[1] must be finite and greater than 0, got (0.5, -1)",
+            "spatial_scales[1][1] must be finite and greater than 0, got -1",
         ),
         ({"spatial_scales": [(1.0, 0.5)]}, ValueError, "spatial_scales must hold as many numbers as inputs, 2, got 1"),
         ({"spatial_scales": [1.0]}, ValueError, "spatial_scales must hold as many numbers as inputs, 2, got 1"),
@@ -176,7 +191,7 @@ IMAGE_SHAPES = "image_shapes must be a list with the (height, width) of each ima
         (
             {"features": {"a": X[..., :2], "b": X}},
             ValueError,
-            "spatial_scales must go from fine to coarse, got [0.0078125, 0.015625]",
+            "maps must go from fine to coarse, got the scales [0.0078125, 0.015625]",
         ),
         (
             {"features": {"a": X[0], "b": X}},
@@ -188,6 +203,8 @@ IMAGE_SHAPES = "image_shapes must be a list with the (height, width) of each ima
         ({"image_shapes": (256, 320)}, ValueError, IMAGE_SHAPES + "(256, 320)"),
         ({"image_shapes": [(3, 256, 320)]}, ValueError, IMAGE_SHAPES + "[(3, 256, 320)]"),
         ({"image_shapes": [(0, 0)]}, ValueError, IMAGE_SHAPES + "[(0, 0)]"),
+        ({"image_shapes": [(None, "b")]}, ValueError, IMAGE_SHAPES + "[(None, 'b')]"),
+        ({"image_shapes": "ab"}, ValueError, IMAGE_SHAPES + "'ab'"),
     ],
 )
 def test_misuse_of_the_module(change, error, message):
@@ -201,8 +218,9 @@ def test_misuse_of_the_module(change, error, message):
     ("scales", "error", "message"),
     [
         ([0.5], ValueError, "scales must hold a scale for each of featmap_names, 2, got 1"),
-        ([0.5, 1.0], ValueError, "scales must go from fine to coarse, got [0.5, 1.0]"),
+        ([0.5, 1.0], ValueError, "maps must go from fine to coarse, got the scales [0.5, 1.0]"),
         ([0.5, "1"], TypeError, "scales[1] must be a float, got str"),
+        ([0, -1.0], ValueError, "scales[0] must be finite and greater than 0, got 0"),
         (0.5, TypeError, "scales must be a list of floats, got float"),
     ],
 )

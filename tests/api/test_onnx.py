@@ -178,15 +178,21 @@ class WithArgmax(torch.nn.Module):
         return roipool.roi_pool(x, rois, 2, return_argmax=True)[1]
 
 
+class WithOut(torch.nn.Module):
+    def forward(self, x, rois):
+        return roipool.roi_pool(x, rois, 2, out=x.new_empty(rois.shape[0], x.shape[1], 2, 2))
+
+
 @pytest.mark.parametrize(
     ("model", "dtype", "roi_dtype", "message"),
     [
         (Model(), torch.bfloat16, torch.float32, "takes float16, float32 or float64 features, got bfloat16"),
         (Model(), torch.float32, torch.float64, "which would round float64 to float32: make them float32 in the model"),
         (WithArgmax(), torch.float32, torch.float32, "ONNX has no operator for return_argmax=True"),
+        (WithOut(), torch.float32, torch.float32, "ONNX has no operator for out="),
     ],
 )
-@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("exporter", ["dynamo", "trace"])
 def test_refused_at_export(exporter, model, dtype, roi_dtype, message):
     x = features((2, 3, 20, 22), dtype, seed=0)
     rois = rois_and_lists(2, 9, 20, 22)[0].to(roi_dtype)

@@ -73,6 +73,19 @@ def test_boxes_that_say_that_they_are_no_corners(call, x):
         CALLS[call](x, boxes)
 
 
+def test_maps_and_out_of_classes_that_do_not_know_each_other():
+    """The result is a plain tensor then, but for out itself."""
+    maps = [X.as_subclass(Image), X[:, :, ::2, ::2].as_subclass(Boxes)]
+    plain = [map.as_subclass(Tensor) for map in maps]
+    rois = ROIS * torch.tensor([1.0, 30, 30, 30, 30])
+    output = roipool.multiscale_roi_pool(maps, rois, 2, [0.5, 0.25])
+    assert type(output) is Tensor
+    assert_same_bits(output, reference.multiscale_roi_pool(plain, rois, 2, [0.5, 0.25]))
+    out = torch.empty_like(EXPECTED).as_subclass(Boxes)
+    assert roipool.roi_pool(X.as_subclass(Image), ROIS, 2, out=out) is out
+    assert_same_bits(out.as_subclass(Tensor), EXPECTED)
+
+
 def test_errors_of_other_kinds_are_not_hidden():
     """Neither what is wrong with an argument, nor what a class that declines alone has to say."""
 

@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 from support import DTYPES, assert_same_bits, channels_last, contiguous, features, random_rois
+from torch.autograd import forward_ad
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 import roipool
@@ -237,6 +238,27 @@ def test_tangents_of_rois_alone(device):
         differentiated = rois.clone().requires_grad_()
         pool(differentiated).sum().backward()
         assert differentiated.grad is None
+
+
+def test_tangents_of_rois_beside_other_derivatives(device):
+    """Nothing depends on rois, wherever they are differentiated."""
+    x, rois = problem(device)
+    rois = rois.nan_to_num(posinf=5, neginf=5)
+
+    def square(x, rois):
+        return roipool.roi_pool(x, rois, 2).square().sum()
+
+    for tangent in [
+        jvp(lambda rois: grad(square)(x, rois), (rois,), (rois,))[1],
+        jvp(lambda rois: jvp(lambda x: square(x, rois), (x,), (x,))[1], (rois,), (rois,))[1],
+        jvp(lambda rois: jacfwd(grad(square))(x, rois), (rois,), (rois,))[1],
+    ]:
+        assert not tangent.any()
+    with forward_ad.dual_level():
+        for leaf in [x, x.clone().requires_grad_()]:
+            dual = forward_ad.make_dual(rois.clone().requires_grad_(), rois)
+            assert forward_ad.unpack_dual(roipool.roi_pool(leaf, dual, 2)).tangent is None
+            assert forward_ad.unpack_dual(roipool.multiscale_roi_pool([leaf], dual, 2, [1.0])).tangent is None
 
 
 def test_vmap_over_nothing(device):

@@ -155,8 +155,8 @@ BUGS = [
     Bug(
         "the scale by the smallest image",
         MODULE,
-        "(max(sides) for sides in zip(*image_shapes, strict=True))",
-        "(min(sides) for sides in zip(*image_shapes, strict=True))",
+        "width = max(shape[1] for shape in shapes)",
+        "width = min(shape[1] for shape in shapes)",
         (f"{MULTISCALE}::test_scales_are_inferred",),
     ),
     Bug(
@@ -176,8 +176,8 @@ BUGS = [
     Bug(
         "no word of ambiguous scales",
         MODULE,
-        "if is_ambiguous(height) and is_ambiguous(width):",
-        "if False:",
+        "if is_ambiguous(height) and is_ambiguous(width) and",
+        "if False and",
         (f"{MULTISCALE}::test_scales_that_padding_makes_ambiguous_warn",),
     ),
     Bug(
@@ -294,8 +294,8 @@ BUGS = [
     Bug(
         "a scale in a trace is a constant",
         ARGUMENTS_PY,
-        "if is_captured() and holds_tensor(spatial_scale):",
-        "if False:",
+        "    if is_captured():\n        numbers",
+        "    if False:\n        numbers",
         (f"{FORMS}::test_a_scale_of_sizes_in_a_trace",),
     ),
     Bug("levels from the coarsest", LEVELS_PY, "(area >= least_area)", "(area < least_area)", (FORMS,)),
@@ -316,7 +316,7 @@ BUGS = [
     Bug(
         "boxes stay in a class that declines",
         SUBCLASSES_PY,
-        "return function(maps, unwrap_boxes(boxes), *others, **keywords)",
+        "return function(maps, unwrap(boxes), *others, **keywords)",
         "raise TypeError",
         (SUBCLASS_CALLS,),
     ),
