@@ -145,8 +145,9 @@ def roi_pool(
     rois = convert_boxes_to_rois(boxes, input)
     if bad_boxes.is_detecting:
         bad_boxes.check_regions(rois, boxes, input)
-    rois, scale = apply_scale(rois, spatial_scale)
-    arguments = (input, rois, pooled_height, pooled_width, scale)
+    if type(spatial_scale) is not float:
+        rois, spatial_scale = apply_scale(rois, spatial_scale)
+    arguments = (input, rois, pooled_height, pooled_width, spatial_scale)
     if out is not None:
         check_is_tensor(out, "out")
         if is_exporting_to_onnx():

@@ -135,8 +135,6 @@ def apply_scale(rois: Tensor, spatial_scale: Any) -> tuple[Tensor, float]:
     Rois are scaled here, and the scale of the operator is 1, where there is a scale for each axis, or one in a tensor
     whose value may be another when a captured call is run.
     """
-    if type(spatial_scale) is float:
-        return rois, spatial_scale
     if is_captured():
         numbers = flatten_scale(spatial_scale)
         if any(isinstance(number, Tensor) for number in numbers):

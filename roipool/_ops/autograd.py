@@ -173,7 +173,7 @@ def requires_gradient(rois: Tensor | None) -> bool:
 
 def drop_tangent(rois: Tensor) -> Tensor:
     """Returns rois without the tangent that forward mode gives them, since no result depends on it."""
-    if not is_forward_mode_active() or rois is None:  # the native kernel refuses None
+    if rois is None:  # the native kernel refuses it
         return rois
     primal: Tensor = forward_ad.unpack_dual(rois).primal
     return primal
@@ -348,14 +348,16 @@ def make_kernels(family: Family, name: str) -> dict[str, Callable[..., Any]]:
     gather_function = make_gather_function(family, f"{name}GatherFunction")
 
     def forward(maps: Any, rois: Tensor, *others: Any) -> Tensor:
-        rois = drop_tangent(rois)
+        if is_forward_mode_active():
+            rois = drop_tangent(rois)
         if family.is_differentiated(maps) or requires_gradient(rois):
             return apply_function(forward_function, *family.spread(maps), rois, *others)[0]
         output: Tensor = call_below_autograd(family.forward, maps, rois, *others)
         return output
 
     def forward_with_argmax(maps: Any, rois: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-        rois = drop_tangent(rois)
+        if is_forward_mode_active():
+            rois = drop_tangent(rois)
         if family.is_differentiated(maps) or requires_gradient(rois):
             output, argmax = apply_function(forward_function, *family.spread(maps), rois, *others)
         else:
@@ -363,11 +365,15 @@ def make_kernels(family: Family, name: str) -> dict[str, Callable[..., Any]]:
         return output, argmax
 
     def backward(grad_output: Tensor, rois: Tensor, *others: Any) -> Tensor | list[Tensor]:
-        grads = apply_function(backward_function, grad_output, drop_tangent(rois), *others)
+        if is_forward_mode_active():
+            rois = drop_tangent(rois)
+        grads = apply_function(backward_function, grad_output, rois, *others)
         return list(grads) if family.is_pyramid else grads
 
     def gather(maps: Any, rois: Tensor, *others: Any) -> Tensor:
-        return apply_function(gather_function, *family.spread(maps), drop_tangent(rois), *others)
+        if is_forward_mode_active():
+            rois = drop_tangent(rois)
+        return apply_function(gather_function, *family.spread(maps), rois, *others)
 
     return {
         family.name: forward,
