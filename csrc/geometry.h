@@ -1,5 +1,6 @@
 // Turns the coordinates of one region into its image, its level and the cells of its bins. This is the only place that
-// interprets coordinates; it runs on the host and on CUDA devices.
+// interprets coordinates, but for the scales of axes that differ, which Python multiplies in
+// (roipool/_ops/arguments.py); it runs on the host and on CUDA devices.
 //
 // T is double where the rois are float64, else float. Every operation is a single IEEE operation in T: the library is
 // built without fast-math and without contraction to fused multiply-add, so that CPU and CUDA get the same integers.
@@ -63,8 +64,9 @@ ROIPOOL_HOST_DEVICE int64_t image_of(const T* roi, int64_t num_images) {
   return image < num_images ? image : -1;
 }
 
-// Returns the level of a feature pyramid that a region is pooled from: the number of bounds, which ascend, that its area
-// in image pixels reaches. An area that is not greater than 0 reaches none.
+// Returns the level of a feature pyramid that a region is pooled from: the number of bounds, which ascend, that its
+// area in image pixels reaches. Areas are compared, so that no square root is taken on a device. An area that is not
+// greater than 0 reaches none.
 template <typename T>
 ROIPOOL_HOST_DEVICE int64_t level_of(const T* roi, const double* bounds, int64_t num_levels) {
   if (num_levels == 1) {
@@ -78,9 +80,10 @@ ROIPOOL_HOST_DEVICE int64_t level_of(const T* roi, const double* bounds, int64_t
   return level;
 }
 
-// Returns the least area that belongs to `level`, by floor(canonical_level + log2(sqrt(area) / canonical_scale)): Lin et
-// al., Feature Pyramid Networks (2017), equation 1. The equation is computed in T step by step as torchvision does, with
-// its 1e-6, so that both choose the same level.
+// Returns the least area that belongs to `level`, by floor(canonical_level + log2(sqrt(area) / canonical_scale)): Lin
+// et al., Feature Pyramid Networks (2017), equation 1. Computes it in T step by step as torchvision does, with its
+// 1e-6, but with an exact square root: the last bit of torch.sqrt varies with the processor, and with it torchvision's
+// level.
 template <typename T>
 double level_bound(double level, double canonical_scale, double canonical_level) {
   using Bits = std::conditional_t<sizeof(T) == sizeof(uint64_t), uint64_t, uint32_t>;

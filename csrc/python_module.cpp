@@ -1,5 +1,5 @@
 // roipool._C: importing it loads libroipool with the operators; its attributes say what was built, which
-// `python -m roipool` reads.
+// `python -m roipool` reads; level_bound() serves roipool/_ops/levels.py.
 #include <pybind11/pybind11.h>
 
 #include "build_info.h"
@@ -9,7 +9,7 @@ namespace py = pybind11;
 
 namespace {
 
-// Returns the least area, in image pixels, of the regions that belong to a level.
+// Returns the least area, in image pixels, that reaches a level, or NaN where none does.
 double level_bound(double level, double canonical_scale, double canonical_level, bool rois_are_double) {
   return rois_are_double ? roipool::level_bound<double>(level, canonical_scale, canonical_level)
                          : roipool::level_bound<float>(level, canonical_scale, canonical_level);

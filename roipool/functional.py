@@ -8,7 +8,15 @@ from torch import Tensor
 from torch.overrides import has_torch_function
 
 from roipool._ops import bad_boxes
-from roipool._ops.arguments import apply_scale, convert_boxes_to_rois, is_captured, parse_output_size, parse_scales
+from roipool._ops.arguments import (
+    Array,
+    Scale,
+    Size,
+    apply_scale,
+    convert_boxes_to_rois,
+    parse_output_size,
+    parse_scales,
+)
 from roipool._ops.autograd import KERNELS, is_plain_call
 from roipool._ops.checks import (
     check_is_feature_tensor,
@@ -23,13 +31,12 @@ from roipool._ops.levels import pool_level_by_level
 from roipool._ops.load import ops
 from roipool._ops.out import call_with_out
 from roipool._ops.script import not_scriptable
-from roipool._ops.subclasses import call_subclasses
-from roipool._ops.torch_private import assume_constant_result
-
-Scale = float | Sequence[float]  # of both axes, or (y, x)
+from roipool._ops.subclasses import call_subclasses, view_for_compiler
+from roipool._ops.torch_private import assume_constant_result, is_captured
 
 
-@assume_constant_result  # torch.compile would take it for False: strict exports go through it
+# Runs outside of torch.compile, which would take it for False in strict exports.
+@assume_constant_result
 def is_exporting_to_onnx() -> bool:
     return torch.onnx.is_in_onnx_export()
 
@@ -49,7 +56,7 @@ def call_operator(name: str, *arguments: Any) -> Any:
 def roi_pool(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],
-    output_size: int | Sequence[int],
+    output_size: Size,
     spatial_scale: Scale = 1.0,
     *,
     return_argmax: Literal[False] = False,
@@ -61,7 +68,7 @@ def roi_pool(
 def roi_pool(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],
-    output_size: int | Sequence[int],
+    output_size: Size,
     spatial_scale: Scale = 1.0,
     *,
     return_argmax: Literal[True],
@@ -72,7 +79,7 @@ def roi_pool(
 def roi_pool(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],
-    output_size: int | Sequence[int],
+    output_size: Size,
     spatial_scale: Scale = 1.0,
     *,
     return_argmax: bool,
@@ -83,7 +90,7 @@ def roi_pool(
 def roi_pool(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],
-    output_size: int | Sequence[int],
+    output_size: Size,
     spatial_scale: Scale = 1.0,
     *,
     return_argmax: bool = False,
@@ -107,7 +114,8 @@ def roi_pool(
             ``(L_i, 4)``, one for each image, with rows ``[x1, y1, x2, y2]``, in a list or a NestedTensor. Any floating
             dtype, int32 or int64, whatever the dtype of ``input``; float64 boxes are placed in float64, all others in
             float32. Boxes of a class that does not know the class of ``input`` are taken for plain tensors.
-        output_size: bins per region, ``PH = PW`` or ``(PH, PW)``; ints, or tensors or arrays of ints.
+        output_size: bins per region, ``PH = PW`` or ``(PH, PW)``; ints, or tensors or arrays of ints (under
+            ``torch.compile``, ints).
         spatial_scale: feature cells per image pixel, ``1 / stride``; finite and greater than 0. A pair ``(y, x)`` where
             the strides of the axes differ: each coordinate is scaled by that of its axis. Numbers, or tensors or arrays
             of them; in ``torch.jit.trace`` and under ``torch.compile`` those in tensors are not looked at, and remain
@@ -138,8 +146,10 @@ def roi_pool(
     """
     tensors = (input, *boxes, out) if isinstance(boxes, (list, tuple)) else (input, boxes, out)
     if has_torch_function(tensors):  # there are subclasses of Tensor, or the proxies of torch.fx
-        others = (output_size, spatial_scale)
-        return call_subclasses(roi_pool, tensors, input, boxes, *others, return_argmax=return_argmax, out=out)
+        if not torch.compiler.is_compiling():
+            others = (output_size, spatial_scale)
+            return call_subclasses(roi_pool, tensors, input, boxes, *others, return_argmax=return_argmax, out=out)
+        input, boxes = view_for_compiler(input, boxes)
     check_is_feature_tensor(input, "input")
     pooled_height, pooled_width = parse_output_size(output_size)
     rois = convert_boxes_to_rois(boxes, input)
@@ -162,8 +172,8 @@ def roi_pool(
 def multiscale_roi_pool(
     inputs: Sequence[Tensor],
     boxes: Tensor | Sequence[Tensor],
-    output_size: int | Sequence[int],
-    spatial_scales: Sequence[Scale],
+    output_size: Size,
+    spatial_scales: Sequence[Scale] | Array,
     *,
     canonical_scale: float = 224,
     canonical_level: int = 4,
@@ -175,8 +185,8 @@ def multiscale_roi_pool(
 def multiscale_roi_pool(
     inputs: Sequence[Tensor],
     boxes: Tensor | Sequence[Tensor],
-    output_size: int | Sequence[int],
-    spatial_scales: Sequence[Scale],
+    output_size: Size,
+    spatial_scales: Sequence[Scale] | Array,
     *,
     canonical_scale: float = 224,
     canonical_level: int = 4,
@@ -188,8 +198,8 @@ def multiscale_roi_pool(
 def multiscale_roi_pool(
     inputs: Sequence[Tensor],
     boxes: Tensor | Sequence[Tensor],
-    output_size: int | Sequence[int],
-    spatial_scales: Sequence[Scale],
+    output_size: Size,
+    spatial_scales: Sequence[Scale] | Array,
     *,
     canonical_scale: float = 224,
     canonical_level: int = 4,
@@ -201,8 +211,8 @@ def multiscale_roi_pool(
 def multiscale_roi_pool(
     inputs: Sequence[Tensor],
     boxes: Tensor | Sequence[Tensor],
-    output_size: int | Sequence[int],
-    spatial_scales: Sequence[Scale],
+    output_size: Size,
+    spatial_scales: Sequence[Scale] | Array,
     *,
     canonical_scale: float = 224,
     canonical_level: int = 4,
@@ -215,11 +225,11 @@ def multiscale_roi_pool(
     ``floor(canonical_level + log2(sqrt((x2 - x1) * (y2 - y1)) / canonical_scale) + 1e-6)``. ``inputs[0]`` is level
     ``-log2(spatial_scales[0])``, rounded, and every further map is one level more, whatever its scale; regions of lower
     levels are pooled from the first map, and of higher ones from the last. (torchvision gives zeros to the highest
-    where a level is left out among the maps.) A region whose area is not greater than 0, as of most malformed ones, is
-    pooled from the first.
+    where a level is left out among the maps.) A region whose area is not greater than 0 is pooled from the first map.
 
     One operator does it all in one call, without synchronisation, whatever the levels of the regions. Where maps have a
-    scale for each axis, each level is a call of :func:`roi_pool`, also without synchronisation.
+    scale for each axis, each level is a call of :func:`roi_pool`'s operator, also without synchronisation: that takes
+    several times as long.
 
     Args:
         inputs: feature maps of 1 to 8 levels, finest first, each of shape ``(N, C, H, W)`` with H and W of its own, as
@@ -227,8 +237,10 @@ def multiscale_roi_pool(
         boxes: as in :func:`roi_pool`.
         output_size: as in :func:`roi_pool`.
         spatial_scales: feature cells per image pixel of each level, ``1 / stride``, or pairs ``(y, x)`` as in
-            :func:`roi_pool`; finite and greater than 0, from fine to coarse. Of a pair, the geometric mean says the
-            level of the first map.
+            :func:`roi_pool`; finite and greater than 0, from fine to coarse. The geometric mean of the first pair
+            decides the level of the first map. In ``torch.jit.trace``, numbers in tensors become constants, and
+            ``torch.compile`` refuses them. Where there are pairs, it takes ``canonical_scale`` and ``canonical_level``
+            as constants alone.
         canonical_scale: size in image pixels, the square root of the area, of the regions that belong to
             ``canonical_level``; finite and greater than 0.
         canonical_level: the level of a region of ``canonical_scale``. Level ``l`` has ``spatial_scale = 2 ** -l``.
@@ -251,17 +263,19 @@ def multiscale_roi_pool(
         raise TypeError(f"inputs must be a list of tensors (N, C, H, W), got {type(inputs).__name__}")
     tensors = (*inputs, *boxes) if isinstance(boxes, (list, tuple)) else (*inputs, boxes)
     if has_torch_function(tensors):
-        return call_subclasses(
-            multiscale_roi_pool,
-            tensors,
-            inputs,
-            boxes,
-            output_size,
-            spatial_scales,
-            canonical_scale=canonical_scale,
-            canonical_level=canonical_level,
-            return_argmax=return_argmax,
-        )
+        if not torch.compiler.is_compiling():
+            return call_subclasses(
+                multiscale_roi_pool,
+                tensors,
+                inputs,
+                boxes,
+                output_size,
+                spatial_scales,
+                canonical_scale=canonical_scale,
+                canonical_level=canonical_level,
+                return_argmax=return_argmax,
+            )
+        inputs, boxes = view_for_compiler(inputs, boxes)
     for level, input in enumerate(inputs):
         check_is_feature_tensor(input, f"inputs[{level}]")
     check_num_levels("inputs", len(inputs))
@@ -275,18 +289,34 @@ def multiscale_roi_pool(
     rois = convert_boxes_to_rois(boxes, inputs[0], "inputs[0]")
     if bad_boxes.is_detecting:
         bad_boxes.check_regions(rois, boxes, inputs[0])
-    canonical = (canonical_scale, canonical_level)
-    if tuple in map(type, scales):  # of an axis each
-        pairs = [scale if isinstance(scale, tuple) else (scale, scale) for scale in scales]
-        finer_scales = [max(pair) for pair in pairs]
-        if is_captured():  # sizes are symbols, or tensors, which the operators of the levels check
-            check_pyramid(finer_scales, canonical_scale, "inputs", len(inputs))
-        else:
-            check_multiscale_roi_pool(inputs, rois, pooled_height, pooled_width, finer_scales, *canonical)
+    name = "multiscale_roi_pool_with_argmax" if return_argmax else "multiscale_roi_pool"
+    pool = pool_pairs if tuple in map(type, scales) else call_operator
+    return pool(name, list(inputs), rois, pooled_height, pooled_width, scales, canonical_scale, canonical_level)
 
-        def pool(input: Tensor, rois: Tensor, scale: Scale) -> Any:
-            return roi_pool(input, rois, output_size, scale, return_argmax=return_argmax)
 
-        return pool_level_by_level(pool, inputs, rois, pairs, *canonical)
-    arguments = (list(inputs), rois, pooled_height, pooled_width, scales, *canonical)
-    return call_operator("multiscale_roi_pool_with_argmax" if return_argmax else "multiscale_roi_pool", *arguments)
+def pool_pairs(
+    name: str,
+    inputs: list[Tensor],
+    rois: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    scales: Sequence[Any],
+    canonical_scale: float,
+    canonical_level: int,
+) -> Any:
+    """Takes the place of an operator of pyramids where some maps have a scale (y, x) for each axis."""
+    pairs = [scale if isinstance(scale, tuple) else (scale, scale) for scale in scales]
+    # The numbers of pairs are checked already, and one of each stands for it here.
+    pyramid = ([scale_y for scale_y, _ in pairs], canonical_scale)
+    if is_captured():  # sizes are symbols, or tensors, which the operators of the levels check
+        check_pyramid(*pyramid, "inputs", len(inputs))
+    else:
+        check_multiscale_roi_pool(inputs, rois, pooled_height, pooled_width, *pyramid, canonical_level)
+
+    def pool(input: Tensor, rois: Tensor, scale: tuple[float, float]) -> Any:
+        scaled, spatial_scale = apply_scale(rois, scale)
+        return call_operator(
+            name.removeprefix("multiscale_"), input, scaled, pooled_height, pooled_width, spatial_scale
+        )
+
+    return pool_level_by_level(pool, inputs, rois, pairs, canonical_scale, canonical_level)

@@ -8,10 +8,10 @@ from typing import Any
 import torch.fx
 from torch import Tensor, nn
 
-from roipool._ops.arguments import parse_output_size, parse_scales
+from roipool._ops.arguments import Array, Scale, Size, parse_output_size, parse_scales
 from roipool._ops.checks import check_is_feature_tensor, check_scale, is_real
 from roipool._ops.script import not_scriptable
-from roipool.functional import Scale, multiscale_roi_pool, roi_pool
+from roipool.functional import multiscale_roi_pool, roi_pool
 
 
 @not_scriptable
@@ -26,7 +26,7 @@ class RoIPool(nn.Module):
         TypeError, ValueError: ``output_size`` is not one or two ints. (The scale is checked when the layer is called.)
     """
 
-    def __init__(self, output_size: int | Sequence[int], spatial_scale: Scale = 1.0) -> None:
+    def __init__(self, output_size: Size, spatial_scale: Scale = 1.0) -> None:
         super().__init__()
         self.output_size = parse_output_size(output_size)
         self.spatial_scale = spatial_scale
@@ -75,8 +75,9 @@ class MultiScaleRoIPool(nn.Module):
         model.roi_heads.box_roi_pool = roipool.MultiScaleRoIPool(["0", "1", "2", "3"], output_size=7)
 
     It has no parameters and no state. Give it the scales of the maps where they are known: else they are inferred in
-    each call, from the sizes of maps and images. The scale of a map is then the power of 2 that is nearest to its
-    longer side over that of the images. (torchvision goes by the height, and keeps the scales of its first call.)
+    each call, from the sizes of maps and images. The scale of a map is then the power of 2 that is nearest to the ratio
+    of map to images, along the axis in which the images are longer. (torchvision goes by the height, and keeps the
+    scales of its first call.)
     Images are padded to multiples of 32 pixels in most models, so small ones can mislead: of 40 rows, padded to 64, a
     map of stride 4 has 16, which is nearer to 1/2 than to 1/4. If that is so of the longer side but not of the shorter,
     the shorter one decides. If it is so of both, a warning says that ``scales`` should be given.
@@ -98,11 +99,11 @@ class MultiScaleRoIPool(nn.Module):
     def __init__(
         self,
         featmap_names: Sequence[str],
-        output_size: int | Sequence[int],
+        output_size: Size,
         *,
         canonical_scale: float = 224,
         canonical_level: int = 4,
-        scales: Sequence[Scale] | None = None,
+        scales: Sequence[Scale] | Array | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(featmap_names, (list, tuple)) or not all(isinstance(name, str) for name in featmap_names):
@@ -126,7 +127,7 @@ class MultiScaleRoIPool(nn.Module):
         self,
         features: Mapping[str, Tensor],
         boxes: Tensor | Sequence[Tensor],
-        image_shapes: Sequence[tuple[int, int]],
+        image_shapes: Sequence[Sequence[int] | Array] | Array | None = None,
     ) -> Tensor:
         """Pools each box from one of the maps.
 
@@ -134,8 +135,8 @@ class MultiScaleRoIPool(nn.Module):
             features: feature maps by name, each ``(N, C, H, W)``. Maps in other dtypes than the first, as autocast may
                 leave them, are cast to that.
             boxes: N tensors ``(L_i, 4)`` with rows ``[x1, y1, x2, y2]`` in image pixels, or one tensor ``(K, 5)``.
-            image_shapes: heights and widths ``(H, W)`` of the images in pixels, without padding. Not looked at where
-                the scales are given.
+            image_shapes: heights and widths ``(H, W)`` of the images in pixels, without padding. Not needed where the
+                layer has the scales.
 
         Returns:
             ``(K, C, PH, PW)``, the boxes of the first image first.
@@ -158,7 +159,7 @@ class MultiScaleRoIPool(nn.Module):
 def _pool_named(
     features: Mapping[str, Tensor],
     boxes: Tensor | Sequence[Tensor],
-    image_shapes: Sequence[tuple[int, int]],
+    image_shapes: Any,
     featmap_names: list[str],
     output_size: tuple[int, int],
     scales: Sequence[Scale] | None,
@@ -169,7 +170,10 @@ def _pool_named(
     maps: list[Tensor] = []
     for name in featmap_names:
         if name not in features:
-            raise ValueError(f"features must have the maps {featmap_names}, got {list(features)}")
+            raise ValueError(
+                f"features must have all maps of featmap_names, {featmap_names}, got {list(features)}: name those that "
+                "there are (torchvision skips the others)"
+            )
         check_is_feature_tensor(features[name], f"features[{name!r}]")
         maps.append(features[name].to(maps[0].dtype) if maps else features[name])
     if scales is None:
@@ -180,8 +184,8 @@ def _pool_named(
     )
 
 
-def infer_scales(maps: Sequence[Tensor], image_shapes: Sequence[tuple[int, int]]) -> list[float]:
-    """Infers the scale of each map from a side of the maps and images."""
+def infer_scales(maps: Sequence[Tensor], image_shapes: Any) -> list[float]:
+    """Returns the scale of each map, inferred from a side of the maps and images."""
     shapes = list_shapes(image_shapes)
     if len(shapes) == 0 or not all(map(is_shape, shapes)):
         raise ValueError(f"image_shapes must be a list with the (height, width) of each image, got {image_shapes!r}")
@@ -222,7 +226,7 @@ def is_shape(shape: object) -> bool:
 
 
 def is_ambiguous(image_side: int) -> bool:
-    """Returns whether a map's scale is another if its images were padded to a multiple of 32 than if they were not."""
+    """Returns whether padding to a multiple of 32 would change the scale that is inferred."""
     padded = -(-image_side // 32) * 32
     return padded / image_side >= 2**0.5
 
@@ -230,7 +234,7 @@ def is_ambiguous(image_side: int) -> bool:
 def nearest_power_of_2(ratio: float) -> float:
     """Returns the power of 2 that is nearest to a ratio in its logarithm, and 1 for a ratio of 0.
 
-    Under the compiler it compares alone, since torch.export makes a constant of what a function of math is given.
+    Under the compiler it only compares, since torch.export makes a constant of what a function of math is given.
     """
     if not torch.compiler.is_compiling():
         mantissa, exponent = math.frexp(float(ratio))  # of a tensor in torch.jit.trace, where it becomes a constant

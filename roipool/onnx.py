@@ -1,18 +1,19 @@
-"""Exports roipool to ONNX, in whose standard operators ``MaxRoiPool`` is :func:`roipool.roi_pool`.
+"""Exports roipool to ONNX, in whose standard operators ``MaxRoiPool`` is :func:`roipool.roi_pool`. ::
 
     torch.onnx.export(model, arguments, "model.onnx")
 
-takes models that pool regions, by both exporters of PyTorch, and needs nothing of this module. A program that
-``torch.export`` made goes through
+takes models that pool regions, and needs nothing of this module. The default exporter of PyTorch needs ``onnxscript``
+(``pip install 'roipool[onnx]'``); the one of traces, ``dynamo=False``, works as well. A program that ``torch.export``
+made goes through ::
 
     roipool.onnx.export(program, arguments, "model.onnx")
 
-which takes models as well. Both need ``onnxscript`` (``pip install 'roipool[onnx]'``).
+which takes models, too.
 
 A pyramid, :func:`roipool.multiscale_roi_pool`, becomes one ``MaxRoiPool`` for each level, which pools the regions of
 that level. Their sizes are compared with the bounds that the operator has, so the levels are the same to the bit.
 
-``MaxRoiPool`` computes what roi_pool does on ordinary input, but says less:
+``MaxRoiPool`` computes what roi_pool does on ordinary input, but covers less:
 
 - ``X`` and ``rois`` share a dtype, float16, float32 or float64 (which of them a runtime implements is its own affair;
   ONNX Runtime's CPU provider has float32). bfloat16 features are refused at export, and so are float64 boxes beside
@@ -42,21 +43,23 @@ from roipool._ops.levels import find_levels
 from roipool._ops.load import ops
 from roipool._ops.torch_private import get_jit_trace
 
+__all__ = ["export"]
+
 
 def export(model: Any, *arguments: Any, **keywords: Any) -> Any:
     """Does what :func:`torch.onnx.export` does, and also takes a program of ``torch.export`` that pools regions.
 
     Args:
         model: a module, or a :class:`torch.export.ExportedProgram`.
-        arguments: as :func:`torch.onnx.export` takes them: the example inputs, the path, and so on.
-        keywords: likewise.
+        arguments: passed on to :func:`torch.onnx.export`: the example inputs, the path, and so on.
+        keywords: passed on as well.
 
     Returns:
         What :func:`torch.onnx.export` returns: by default a :class:`torch.onnx.ONNXProgram`.
 
     Raises:
         ValueError: ONNX cannot say what the model does with regions (for modules, within the exporter's own error).
-        ModuleNotFoundError: onnxscript is not installed.
+        ModuleNotFoundError: onnxscript is not installed, and ``dynamo`` is not False.
     """
     if isinstance(model, torch.export.ExportedProgram):
         model = model.run_decompositions({getattr(ops, name).default: RECORDERS[name] for name in RECORDERS})
@@ -87,14 +90,14 @@ def check_dtypes(features: torch.dtype, boxes: torch.dtype, spatial_scale: float
 
 def record_roi_pool(input: Tensor, rois: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float) -> Tensor:
     check_dtypes(input.dtype, rois.dtype, spatial_scale)
-    same = rois.to(input.dtype)
+    rois_as_input = rois.to(input.dtype)
     if get_jit_trace() is not None:  # in the exporter of traces, for which make_roi_pool() is registered
-        pooled: Tensor = ops.roi_pool.default(input, same, pooled_height, pooled_width, spatial_scale)
+        pooled: Tensor = ops.roi_pool.default(input, rois_as_input, pooled_height, pooled_width, spatial_scale)
         return pooled
     check_roi_pool(input, rois, pooled_height, pooled_width, spatial_scale)
     return torch.onnx.ops.symbolic(
         "MaxRoiPool",
-        (input, same),
+        (input, rois_as_input),
         {"pooled_shape": [pooled_height, pooled_width], "spatial_scale": float(spatial_scale)},
         dtype=input.dtype,
         shape=(rois.shape[0], input.shape[1], pooled_height, pooled_width),
@@ -114,14 +117,14 @@ def record_multiscale_roi_pool(
 
     Runtimes are faster with this than with pool_level_by_level(), in which each level pools all regions.
     """
-    bins, canonical = (pooled_height, pooled_width), (canonical_scale, canonical_level)
+    pooled_shape, canonical = (pooled_height, pooled_width), (canonical_scale, canonical_level)
     if get_jit_trace() is None:
-        check_multiscale_roi_pool(inputs, rois, *bins, spatial_scales, *canonical)
-    levels = find_levels(rois, [(scale, scale) for scale in spatial_scales], *canonical)
+        check_multiscale_roi_pool(inputs, rois, *pooled_shape, spatial_scales, *canonical)
+    levels = find_levels(rois, (spatial_scales[0], spatial_scales[0]), len(inputs), *canonical)
     regions = [torch.where(levels == level)[0] for level in range(len(inputs))]
     pooled = torch.cat(
         [
-            record_roi_pool(input, rois[regions_of_level], *bins, scale)
+            record_roi_pool(input, rois[regions_of_level], *pooled_shape, scale)
             for input, regions_of_level, scale in zip(inputs, regions, spatial_scales, strict=True)
         ]
     )
@@ -144,7 +147,7 @@ RECORDERS: dict[str, Callable[..., Any]] = {
 
 # ---- The exporter of traces, torch.onnx.export(..., dynamo=False): what it puts in the place of the operators.
 
-FIRST_OPSET = 9  # that this exporter writes
+OLDEST_OPSET = 9  # is the oldest that this exporter writes.
 
 
 @parse_args("v", "v", "i", "i", "f")
@@ -156,8 +159,8 @@ def make_roi_pool(
             "ONNX's MaxRoiPool takes boxes in the dtype of the features, "
             f"{name_dtype(input.type().dtype())}, got {name_dtype(rois.type().dtype())}"
         )
-    bins = [pooled_height, pooled_width]
-    return graph.op("MaxRoiPool", input, rois, pooled_shape_i=bins, spatial_scale_f=spatial_scale)
+    pooled_shape = [pooled_height, pooled_width]
+    return graph.op("MaxRoiPool", input, rois, pooled_shape_i=pooled_shape, spatial_scale_f=spatial_scale)
 
 
 def refuse_traced_pyramid(*_: Any) -> NoReturn:
@@ -167,5 +170,9 @@ def refuse_traced_pyramid(*_: Any) -> NoReturn:
     )
 
 
-for name, make in {"roi_pool": make_roi_pool, "multiscale_roi_pool": refuse_traced_pyramid}.items():
-    torch.onnx.register_custom_op_symbolic(f"roipool::{name}", make, FIRST_OPSET)  # type: ignore[attr-defined]
+def register() -> None:
+    for name, make in {"roi_pool": make_roi_pool, "multiscale_roi_pool": refuse_traced_pyramid}.items():
+        torch.onnx.register_custom_op_symbolic(f"roipool::{name}", make, OLDEST_OPSET)  # type: ignore[attr-defined]
+
+
+register()

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from roipool._ops.arguments import convert_boxes_to_rois, parse_output_size, parse_scale
+from roipool._ops.arguments import (
+    Scale,
+    Size,
+    convert_boxes_to_rois,
+    parse_output_size,
+    parse_scale,
+)
 
 
 def _round(values: Tensor) -> Tensor:
@@ -47,8 +53,8 @@ def _find_images(rois: Tensor, num_images: int, scale_y: float, scale_x: float) 
 def roi_pool(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],
-    output_size: int | Sequence[int],
-    spatial_scale: float | Sequence[float] = 1.0,
+    output_size: Size,
+    spatial_scale: Scale = 1.0,
     *,
     return_argmax: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -92,9 +98,7 @@ def roi_pool(
     return (pooled, argmax) if return_argmax else pooled
 
 
-def levels_of(
-    boxes: Tensor, spatial_scales: Sequence[float | Sequence[float]], canonical_scale: float, canonical_level: int
-) -> Tensor:
+def levels_of(boxes: Tensor, spatial_scales: Sequence[Scale], canonical_scale: float, canonical_level: int) -> Tensor:
     """Returns (K,), the index of the map that each of boxes (K, 4), in image pixels, is pooled from."""
     boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -109,8 +113,8 @@ def levels_of(
 def multiscale_roi_pool(
     inputs: Sequence[Tensor],
     boxes: Tensor | Sequence[Tensor],
-    output_size: int | Sequence[int],
-    spatial_scales: Sequence[float | Sequence[float]],
+    output_size: Size,
+    spatial_scales: Sequence[Scale],
     *,
     canonical_scale: float = 224,
     canonical_level: int = 4,

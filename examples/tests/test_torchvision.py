@@ -142,6 +142,9 @@ def test_tv_tensors(call):
     assert torch.equal(pool({"0": Image(image)}, [boxes], [(8, 8)]), expected)
     with set_return_type("TVTensor"):
         assert torch.equal(roipool.roi_pool(Image(image), [boxes], 2), expected)
+    torch.compiler.reset()
+    compiled = torch.compile(call, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(Image(image), [boxes], 2), expected)
 
 
 @pytest.mark.parametrize("box_format", ["XYWH", "CXCYWH"])

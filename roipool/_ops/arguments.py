@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,17 +19,28 @@ from roipool._ops.checks import (
     is_real,
     refuse_scale,
 )
-from roipool._ops.torch_private import get_jit_trace
+from roipool._ops.torch_private import get_jit_trace, is_captured
 
-# Beyond this, in feature cells, coordinates are clamped by the operators.
+# Repeats the limit of scale_coordinate() in csrc/geometry.h, in feature cells, to which coordinates are clamped.
 FARTHEST_CELL = 2.0**29
+
+
+class Array(Protocol):
+    """Has numbers, as a tensor or NumPy's array."""
+
+    def tolist(self) -> Any: ...
+
+
+Number = float | Array
+Scale = Number | Sequence[Number]  # of both axes, or (y, x)
+Size = int | Array | Sequence[int | Array]  # PH = PW, or (PH, PW)
 
 
 # ---- Numbers, which may be in tensors and arrays.
 
 
 def unwrap_number(value: Any) -> Any:
-    """Returns the number in a tensor or an array of one element, and any other value as it is."""
+    """Returns what a tensor or an array holds, one number or lists, and any other value as it is."""
     if is_real(value) or not hasattr(value, "tolist"):
         return value
     value = value.tolist()
@@ -65,11 +76,6 @@ def parse_output_size(output_size: Any) -> tuple[int, int]:
 # ---- Scales.
 
 
-def is_captured() -> bool:
-    """Returns whether a call is recorded for later ones, in which a number taken from a tensor would be a constant."""
-    return get_jit_trace() is not None or torch.compiler.is_compiling()
-
-
 def split_scale(scales: Sequence[Any], name: str) -> tuple[Any, Any]:
     """Returns (y, x) of one or two scales."""
     if len(scales) not in (1, 2):
@@ -86,7 +92,6 @@ def convert_to_float(scale: Any, name: str) -> Any:
         return float(scale)
     except OverflowError:
         refuse_scale(name, f"{type(scale).__name__} beyond the range of floats")
-        raise
 
 
 def parse_scale(spatial_scale: Any, name: str) -> tuple[float, float]:
@@ -97,25 +102,27 @@ def parse_scale(spatial_scale: Any, name: str) -> tuple[float, float]:
 def parse_scales(spatial_scales: Any, name: str = "spatial_scales") -> list[Any]:
     """Returns the scales of the levels of a pyramid, from fine to coarse: floats, and pairs (y, x) where these differ.
 
-    The operators refuse floats that are no scales.
+    Floats that are no scales are left to the operators, which refuse them.
     """
     items = spatial_scales.tolist() if hasattr(spatial_scales, "tolist") else spatial_scales
     if not isinstance(items, (list, tuple)):
         raise TypeError(f"{name} must be a list of floats, got {type(spatial_scales).__name__}")
-    scales = [item if type(item) is float else join_scale(item, f"{name}[{i}]") for i, item in enumerate(items)]
-    areas: list[Any] = scales
-    if tuple in map(type, scales):
-        areas = [math.prod(scale) if isinstance(scale, tuple) else scale * scale for scale in scales]
-    for finer, coarser in pairwise(areas):
-        if coarser > finer > 0:
-            raise ValueError(f"maps must go from fine to coarse, got the scales {list(items)}")
+    scales = [
+        item if type(item) is float else parse_float_or_pair(item, f"{name}[{level}]")
+        for level, item in enumerate(items)
+    ]
+    # Cells per square pixel, or negative for what is no scale.
+    fineness = [math.prod(scale) if isinstance(scale, tuple) else scale * abs(scale) for scale in scales]
+    for finer, coarser in pairwise(fineness):
+        if coarser > finer * (1 + 1e-9) and finer > 0:  # products are rounded
+            raise ValueError(f"maps must go from fine to coarse, got the scales {list(items)} (1/stride)")
     return scales
 
 
-def join_scale(spatial_scale: Any, name: str) -> Any:
+def parse_float_or_pair(spatial_scale: Any, name: str) -> Any:
     """Returns the scale of both axes, or the pair (y, x) where they differ."""
     scale_y, scale_x = parse_scale(spatial_scale, name)
-    if scale_y is scale_x or scale_y == scale_x:
+    if scale_y is scale_x or scale_y == scale_x:  # the first also holds for a NaN, and asks no symbol for its value
         return scale_y
     check_scale(f"{name}[0]", scale_y)
     check_scale(f"{name}[1]", scale_x)
@@ -139,17 +146,16 @@ def apply_scale(rois: Tensor, spatial_scale: Any) -> tuple[Tensor, float]:
         numbers = flatten_scale(spatial_scale)
         if any(isinstance(number, Tensor) for number in numbers):
             return scale_rois(rois, *split_scale(numbers, "spatial_scale")), 1.0
-    scale = join_scale(spatial_scale, "spatial_scale")
+    scale = parse_float_or_pair(spatial_scale, "spatial_scale")
     return (scale_rois(rois, *scale), 1.0) if isinstance(scale, tuple) else (rois, scale)
 
 
 def scale_rois(rois: Tensor, scale_y: Any, scale_x: Any) -> Tensor:
     """Returns rois in feature cells, with the bits that the operators compute: one product in the type of the rois.
 
-    A product beyond the range of floats is clamped, as in the operators, where it would come to them as an infinity.
+    Products are clamped here, since the operators would take an infinite one for a coordinate that is not finite.
     """
-    wide = rois if rois.dtype == torch.float64 else rois.float()
-    index, x1, y1, x2, y2 = wide.unbind(1)
+    index, x1, y1, x2, y2 = widen(rois).unbind(1)
     corners = torch.stack([x1, y1, x2, y2], 1)
     scaled = torch.stack([x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y], 1)
     clamped = scaled.clamp(-FARTHEST_CELL, FARTHEST_CELL)
@@ -157,6 +163,11 @@ def scale_rois(rois: Tensor, scale_y: Any, scale_x: Any) -> Tensor:
 
 
 # ---- Boxes.
+
+
+def widen(boxes: Tensor) -> Tensor:
+    """Returns boxes in the type in which the operators place them."""
+    return boxes if boxes.dtype == torch.float64 else boxes.float()
 
 
 def convert_boxes_to_rois(boxes: Any, input: Tensor, input_name: str = "input") -> Tensor:
@@ -198,8 +209,7 @@ def add_batch_index(boxes: Any, image_index: int, input: Tensor, input_name: str
         check_rank_of_features(input, input_name, "(N, C, H, W)")
         raise ValueError(f"{name} must have shape (L, 4), rows [x1, y1, x2, y2], got shape {tuple(boxes.shape)}")
     # Boxes are widened before the image's index joins them: float16 cannot hold 2049, nor bfloat16 257.
-    wide = boxes if boxes.dtype == torch.float64 else boxes.float()
-    return torch.nn.functional.pad(wide, (1, 0), value=image_index)
+    return torch.constant_pad_nd(widen(boxes), (1, 0), image_index)
 
 
 def lengths_of(boxes: Any) -> Sequence[int] | None:

@@ -171,12 +171,11 @@ def requires_gradient(rois: Tensor | None) -> bool:
     return rois is not None and rois.requires_grad and torch.is_grad_enabled()
 
 
-def drop_tangent(rois: Tensor) -> Tensor:
+def drop_tangent(rois: Tensor | None) -> Any:
     """Returns rois without the tangent that forward mode gives them, since no result depends on it."""
-    if rois is None:  # the native kernel refuses it
+    if rois is None or not is_forward_mode_active():
         return rois
-    primal: Tensor = forward_ad.unpack_dual(rois).primal
-    return primal
+    return forward_ad.unpack_dual(rois).primal
 
 
 def is_any_differentiated(tensors: Sequence[Tensor]) -> bool:
@@ -348,16 +347,14 @@ def make_kernels(family: Family, name: str) -> dict[str, Callable[..., Any]]:
     gather_function = make_gather_function(family, f"{name}GatherFunction")
 
     def forward(maps: Any, rois: Tensor, *others: Any) -> Tensor:
-        if is_forward_mode_active():
-            rois = drop_tangent(rois)
+        rois = drop_tangent(rois)
         if family.is_differentiated(maps) or requires_gradient(rois):
             return apply_function(forward_function, *family.spread(maps), rois, *others)[0]
         output: Tensor = call_below_autograd(family.forward, maps, rois, *others)
         return output
 
     def forward_with_argmax(maps: Any, rois: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-        if is_forward_mode_active():
-            rois = drop_tangent(rois)
+        rois = drop_tangent(rois)
         if family.is_differentiated(maps) or requires_gradient(rois):
             output, argmax = apply_function(forward_function, *family.spread(maps), rois, *others)
         else:
@@ -365,14 +362,12 @@ def make_kernels(family: Family, name: str) -> dict[str, Callable[..., Any]]:
         return output, argmax
 
     def backward(grad_output: Tensor, rois: Tensor, *others: Any) -> Tensor | list[Tensor]:
-        if is_forward_mode_active():
-            rois = drop_tangent(rois)
+        rois = drop_tangent(rois)
         grads = apply_function(backward_function, grad_output, rois, *others)
         return list(grads) if family.is_pyramid else grads
 
     def gather(maps: Any, rois: Tensor, *others: Any) -> Tensor:
-        if is_forward_mode_active():
-            rois = drop_tangent(rois)
+        rois = drop_tangent(rois)
         return apply_function(gather_function, *family.spread(maps), rois, *others)
 
     return {

@@ -2,17 +2,17 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from roipool._ops.arguments import lengths_of
 from roipool._ops.checks import has_memory
-from roipool._ops.torch_private import are_transforms_active, get_jit_trace
+from roipool._ops.torch_private import are_transforms_active, is_captured
 
 # Whether boxes are looked at. It is read at each call.
-is_detecting = os.environ.get("ROIPOOL_DETECT_BAD_BOXES") == "1"
+is_detecting = os.environ.get("ROIPOOL_DETECT_BAD_BOXES", "0").lower() not in ("0", "", "false", "no", "off")
 
 
 class set_detect_bad_boxes:
@@ -31,7 +31,8 @@ class set_detect_bad_boxes:
 
     Boxes are not looked at where they have no values yet, or must not be waited for: under ``torch.compile``, in export
     and in ``torch.jit.trace``, on meta, fake and distributed tensors, within the transforms of ``torch.func``, and
-    while a CUDA graph is captured. Nor does it see calls of the operators ``torch.ops.roipool.*`` themselves.
+    while a CUDA graph is captured. Nor does it see calls of the operators ``torch.ops.roipool.*`` themselves, or of
+    torchvision's under :func:`roipool.torchvision.accelerate`.
 
     Args:
         mode: whether to look for bad boxes, in all threads. As a context manager, it restores what was set before.
@@ -58,8 +59,7 @@ class set_detect_bad_boxes:
 def has_values(rois: Tensor) -> bool:
     """Returns whether the values of a tensor are there, and can be waited for."""
     return not (
-        torch.compiler.is_compiling()
-        or get_jit_trace() is not None
+        is_captured()
         or are_transforms_active()
         or not has_memory(rois)
         or (rois.is_cuda and torch.cuda.is_current_stream_capturing())
@@ -79,23 +79,20 @@ def check_regions(rois: Tensor, boxes: Any, input: Tensor) -> None:
     num_images = input.shape[0]
     wide = rois.detach().double()
     index, x1, y1, x2, y2 = wide.unbind(1)
-    faults = torch.stack(
-        [
-            ~((index > -1) & (index < num_images)),
-            ~wide[:, 1:].isfinite().all(1),
-            (x2 < x1) | (y2 < y1),
-        ],
-        1,
-    )
-    bad = faults.any(1)
-    if bad.any():
-        region = int(bad.int().argmax())
-        refuse_region(region, wide[region].tolist(), int(faults[region].int().argmax()), lengths_of(boxes), num_images)
+    indices = f"with batch_index 0 to {num_images - 1}" if num_images else "of which there are none"
+    faults = {
+        f"be of an image, {indices}": ~((index > -1) & (index < num_images)),
+        "have finite coordinates": ~wide[:, 1:].isfinite().all(1),
+        "have x1 <= x2 and y1 <= y2": (x2 < x1) | (y2 < y1),
+    }
+    is_bad = torch.stack(list(faults.values())).any(0)
+    if is_bad.any():
+        region = int(is_bad.int().argmax())
+        expected = next(expected for expected, is_fault in faults.items() if is_fault[region])
+        refuse_region(region, wide[region].tolist(), expected, lengths_of(boxes))
 
 
-def refuse_region(
-    region: int, row: Sequence[float], fault: int, lengths: Sequence[int] | None, num_images: int
-) -> None:
+def refuse_region(region: int, row: Sequence[float], expected: str, lengths: Sequence[int] | None) -> NoReturn:
     """Raises an error that names a region by its place in boxes."""
     name = f"boxes[{region}]"
     if lengths is not None:
@@ -104,9 +101,4 @@ def refuse_region(
             region -= lengths[image]
             image += 1
         name, row = f"boxes[{image}][{region}]", row[1:]
-    expected = [
-        f"be of an image, with batch_index 0 to {num_images - 1}",
-        "have finite coordinates",
-        "have x1 <= x2 and y1 <= y2",
-    ]
-    raise ValueError(f"{name} must {expected[fault]}, got [{', '.join(f'{value:g}' for value in row)}]")
+    raise ValueError(f"{name} must {expected}, got [{', '.join(f'{value:g}' for value in row)}]")

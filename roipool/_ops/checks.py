@@ -1,4 +1,4 @@
-"""Refuses arguments: every refusal that Python makes is here, one sentence each.
+"""Refuses arguments, in one sentence each: here is what several files refuse, and what the native operators do.
 
 The first part is for the functions that users call: what is no tensor, no number, or a tensor of another dtype is a
 TypeError. The second part repeats the checks of the native operators, so that an argument is refused in the same words
@@ -9,7 +9,7 @@ import inspect
 import math
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Any, TypeGuard
+from typing import Any, NoReturn, TypeGuard
 
 import torch
 from torch import Tensor
@@ -168,7 +168,7 @@ def check_scale(name: str, scale: float) -> None:
         refuse_scale(name, f"{scale:g}")
 
 
-def refuse_scale(name: str, got: str) -> None:
+def refuse_scale(name: str, got: str) -> NoReturn:
     raise ValueError(f"{name} must be finite and greater than 0, got {got}")
 
 

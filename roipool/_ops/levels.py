@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from roipool import _C
+from roipool._ops.arguments import widen
 from roipool._ops.torch_private import assume_constant_result
 
 
@@ -21,18 +22,18 @@ def find_least_area(level: int, canonical_scale: float, canonical_level: int, ro
 
 
 def find_levels(
-    rois: Tensor, scales: Sequence[tuple[Any, Any]], canonical_scale: float, canonical_level: int
+    rois: Tensor, first_scale: tuple[Any, Any], num_levels: int, canonical_scale: float, canonical_level: int
 ) -> Tensor:
     """Returns (K,), the index of the map that each region is pooled from: that which the operator chooses.
 
-    The first map's level goes by the geometric mean of its two scales.
+    The geometric mean of the first map's scales (y, x) decides its level.
     """
-    wide = rois if rois.dtype == torch.float64 else rois.float()
+    wide = widen(rois)
     area = (wide[:, 3] - wide[:, 1]) * (wide[:, 4] - wide[:, 2])
-    scale_y, scale_x = scales[0]
+    scale_y, scale_x = first_scale
     first_level = -round((math.log2(scale_y) + math.log2(scale_x)) / 2)
     levels = torch.zeros_like(area, dtype=torch.int32)
-    for level in range(first_level + 1, first_level + len(scales)):
+    for level in range(first_level + 1, first_level + num_levels):
         least_area = find_least_area(level, canonical_scale, canonical_level, rois.dtype == torch.float64)
         levels = levels + (area >= least_area).int()
     return levels
@@ -49,7 +50,7 @@ def pool_level_by_level(
     """Pools each region from the map of its level.
 
     Sizes depend on no data, so nothing waits for the device: each level pools all regions, those of other levels from a
-    single cell, which costs next to nothing.
+    single cell. But each level writes an output for all regions, so it takes several times as long as the operator.
 
     Args:
         pool: pools regions (K, 5) from maps (N, C, H, W) of a scale (y, x), and returns one tensor (K, C, PH, PW) or
@@ -63,8 +64,8 @@ def pool_level_by_level(
     Returns:
         What ``pool`` returns, put together from all levels.
     """
-    wide = rois if rois.dtype == torch.float64 else rois.float()
-    levels = find_levels(rois, scales, canonical_scale, canonical_level)
+    wide = widen(rois)
+    levels = find_levels(rois, scales[0], len(inputs), canonical_scale, canonical_level)
     result = pool(inputs[0], torch.where((levels == 0)[:, None], wide, 0.0), scales[0])
     for level in range(1, len(inputs)):
         here = levels == level
@@ -73,7 +74,8 @@ def pool_level_by_level(
     return result
 
 
-def choose(chosen: Tensor, ours: Any, others: Any) -> Any:
+def choose(condition: Tensor, ours: Any, others: Any) -> Any:
+    """Does what torch.where does, for tuples of tensors as well."""
     if isinstance(ours, Tensor):
-        return torch.where(chosen, ours, others)
-    return tuple(choose(chosen, *pair) for pair in zip(ours, others, strict=True))
+        return torch.where(condition, ours, others)
+    return tuple(choose(condition, *pair) for pair in zip(ours, others, strict=True))

@@ -6,6 +6,8 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import handle_torch_function
 
+from roipool._ops.torch_private import was_declined
+
 
 def call_subclasses(
     function: Callable[..., Any], tensors: tuple[Any, ...], maps: Any, boxes: Any, *others: Any, **keywords: Any
@@ -21,7 +23,7 @@ def call_subclasses(
     try:
         return handle_torch_function(function, tensors, maps, boxes, *others, **keywords)
     except TypeError as error:
-        if not str(error).startswith(f"no implementation found for '{function.__module__}.{function.__name__}' on "):
+        if not was_declined(error, function):
             raise
         if not find_subclasses(boxes) and len(find_subclasses([maps, keywords.get("out")])) < 2:
             raise
@@ -29,6 +31,23 @@ def call_subclasses(
         return function(maps, unwrap(boxes), *others, **keywords)
     result = function(unwrap(maps), boxes, *others, **{name: unwrap(value) for name, value in keywords.items()})
     return result if keywords.get("out") is None else keywords["out"]
+
+
+def view_for_compiler(maps: Any, boxes: Any) -> tuple[Any, Any]:
+    """Returns maps and boxes as torch.compile can trace them, since it cannot follow the call to their classes.
+
+    A view of one of torchvision's images or boxes is a plain tensor. Other classes keep theirs, which sees the call of
+    the operator.
+    """
+    for name, image_boxes in name_boxes(boxes):
+        check_box_format(image_boxes, name)
+    return view_subclasses(maps), view_subclasses(boxes)
+
+
+def view_subclasses(tensors: Any) -> Any:
+    if isinstance(tensors, (list, tuple)):
+        return [view_subclasses(tensor) for tensor in tensors]
+    return tensors[...] if isinstance(tensors, Tensor) and type(tensors) is not Tensor else tensors
 
 
 def find_subclasses(tensors: Any) -> set[type]:
@@ -59,5 +78,5 @@ def check_box_format(boxes: Tensor, name: str) -> None:
     if isinstance(box_format, str) and box_format.upper() != "XYXY":
         raise ValueError(
             f"{name} must hold corners, rows [x1, y1, x2, y2] (format XYXY), got {type(boxes).__name__} of format "
-            f"{box_format}: torchvision.transforms.v2.functional.convert_bounding_box_format converts them"
+            f"{box_format}: torchvision.transforms.v2.functional.convert_bounding_box_format converts XYWH and CXCYWH"
         )

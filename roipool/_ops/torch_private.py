@@ -25,6 +25,7 @@ __all__ = [
     "assume_constant_result",
     "check_value",
     "get_jit_trace",
+    "is_captured",
     "is_forward_mode_active",
     "is_forward_mode_enabled",
     "is_key_excluded",
@@ -32,6 +33,7 @@ __all__ = [
     "resize_out",
     "set_forward_mode_enabled",
     "suggest_memory_format",
+    "was_declined",
 ]
 
 P = ParamSpec("P")
@@ -57,6 +59,20 @@ is_key_excluded = torch._C._dispatch_tls_is_dispatch_key_excluded
 # Returns the graph that torch.jit.trace is recording, or None: public is only torch.jit.is_tracing, which is a function
 # in Python around this one, and slower. torch 2.10 to 2.15.
 get_jit_trace = torch._C._get_tracing_state
+
+
+def is_captured() -> bool:
+    """Returns whether torch.jit.trace or torch.compile records the call, for which numbers in tensors are constants."""
+    return get_jit_trace() is not None or torch.compiler.is_compiling()
+
+
+def was_declined(error: TypeError, function: Callable[..., Any]) -> bool:
+    """Returns whether handle_torch_function has raised an error since all classes declined to call a function.
+
+    PyTorch tells that by its words alone, which are the same in torch 2.10 to 2.15.
+    """
+    return str(error).startswith(f"no implementation found for '{function.__module__}.{function.__name__}' on ")
+
 
 # ---- Derivatives.
 

@@ -1,4 +1,4 @@
-"""Numbers in tensors and arrays, a scale for each axis, boxes as NestedTensors."""
+"""roi_pool() takes numbers in tensors and arrays, a scale for each axis, and boxes as NestedTensors."""
 
 from fractions import Fraction
 
@@ -155,6 +155,47 @@ def test_pyramids_with_a_scale_for_each_axis(device, dtype):
     assert_same_bits(pool(named, on_device[1], [IMAGE]), expected)
 
 
+def test_pyramids_in_which_some_maps_have_a_scale_for_each_axis():
+    maps, rois = maps_of(), boxes_of()
+    scales = [1 / 4, (1 / 8, 1 / 16), torch.tensor(1 / 16), [1 / 32, 1 / 32]]
+    expected = reference.multiscale_roi_pool(maps, rois, 2, scales)
+    assert_same_bits(roipool.multiscale_roi_pool(maps, rois, 2, scales), expected)
+
+
+def pool_pairs(maps, rois):
+    return roipool.multiscale_roi_pool(list(maps), rois, 2, PAIRS[: len(maps)])
+
+
+def test_a_scale_for_each_axis_under_transforms_and_in_export():
+    maps, rois = tuple(maps_of()[:2]), boxes_of()
+    output = reference.multiscale_roi_pool(maps, rois, 2, PAIRS[:2])
+    more = torch.stack([rois, rois.flip(0)])
+    assert_same_bits(torch.vmap(pool_pairs, in_dims=(None, 0))(maps, more)[1], pool_pairs(maps, rois.flip(0)))
+    primal, tangent = torch.func.jvp(lambda *maps: pool_pairs(maps, rois), maps, maps)
+    assert_same_bits(primal, output)
+    assert torch.equal(tangent, output)  # of a function that picks values
+    for strict in [False, True]:
+        program = torch.export.export(PoolPairs(), (maps, rois), strict=strict)
+        assert_same_bits(program.module()(maps, rois), output)
+
+
+class PoolPairs(torch.nn.Module):
+    def forward(self, maps, rois):
+        return pool_pairs(maps, rois)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_the_scales_of_a_pyramid_in_a_trace_are_constants_and_warn():
+    """torchvision's are, too: the levels of regions follow from numbers."""
+
+    def pool(x, rois, scale):
+        return roipool.multiscale_roi_pool([x], rois, 2, [scale])
+
+    with pytest.warns(torch.jit.TracerWarning, match="the trace might not generalize"):
+        traced = torch.jit.trace(pool, (X, ROIS, torch.tensor(0.5)))
+    assert_same_bits(traced(X, ROIS, torch.tensor(0.25)), reference.roi_pool(X, ROIS, 2, 0.5))
+
+
 def test_gradients_of_pyramids_with_a_scale_for_each_axis():
     maps, rois = [map.requires_grad_() for map in maps_of()], boxes_of().float()
     output, argmax = roipool.multiscale_roi_pool(maps, rois, 2, PAIRS, return_argmax=True)
@@ -188,8 +229,8 @@ def test_levels_are_those_of_the_operator(dtype, canonical_scale, canonical_leve
     canonical = {"canonical_scale": canonical_scale, "canonical_level": canonical_level}
     expected = roipool.multiscale_roi_pool(maps, rois, 1, SCALES, **canonical).flatten().int()
     assert expected.unique().numel() > 1
-    pairs = [(scale, scale) for scale in SCALES]
-    assert torch.equal(find_levels(rois, pairs, canonical_scale, canonical_level), expected)
+    levels = find_levels(rois, (SCALES[0], SCALES[0]), len(SCALES), canonical_scale, canonical_level)
+    assert torch.equal(levels, expected)
 
 
 COMPILED_CALLS = {

@@ -75,6 +75,18 @@ def test_regions_of_lists_are_named_by_their_image(layout):
     assert message == "boxes[1][1] must have x1 <= x2 and y1 <= y2, got [3, 1, 2, 5]"
 
 
+def test_a_replica_that_is_handed_the_indices_of_the_whole_batch():
+    """DataParallel splits features and boxes (K, 5) by rows."""
+    rois = torch.tensor([[0.0, *GOOD[1:]], [0.0, *GOOD[1:]], [1.0, *GOOD[1:]], [1.0, *GOOD[1:]]])
+    with roipool.set_detect_bad_boxes(True):
+        for x, rois_of_replica, message in [
+            (X[:1], rois[:2], None),
+            (X[1:], rois[2:], "boxes[0] must be of an image, with batch_index 0 to 0, got [1, 1, 1, 4, 5]"),
+            (X[:0], rois[:2], "boxes[0] must be of an image, of which there are none, got [0, 1, 1, 4, 5]"),
+        ]:
+            assert refuses(CALLS["roi_pool"], x, rois_of_replica) == message
+
+
 def test_integer_boxes_and_whole_fractions_of_an_index_are_good():
     with roipool.set_detect_bad_boxes(True):
         assert refuses(CALLS["roi_pool"], X, torch.tensor([GOOD]).long()) is None
@@ -108,6 +120,12 @@ def test_other_refusals_come_as_they_do_without_it():
         assert "input must be a 4-D tensor" in refuses(CALLS["roi_pool"], X[0], torch.zeros(2, 5))
 
 
+class Pool(torch.nn.Module):
+    def forward(self, x, rois):
+        return roipool.roi_pool(x, rois, 2)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_boxes_without_values_are_not_looked_at():
     """Nor does the compiler break its graph for them."""
     rois = torch.tensor([[2.0, 0, 0, 1, 1]])
@@ -116,6 +134,9 @@ def test_boxes_without_values_are_not_looked_at():
         compiled = torch.compile(CALLS["roi_pool"], fullgraph=True, backend="eager")
         assert refuses(compiled, X, rois) is None
         assert refuses(CALLS["roi_pool"], X.to("meta"), rois.to("meta")) is None
+        traced = torch.jit.trace(CALLS["roi_pool"], (X, rois), check_trace=False)
+        assert refuses(traced, X, rois) is None
+        assert refuses(torch.export.export, Pool(), (X, rois)) is None
         assert refuses(torch.vmap(CALLS["roi_pool"]), X[None], rois[None]) is None
         with torch._subclasses.FakeTensorMode() as mode:
             assert refuses(CALLS["roi_pool"], mode.from_tensor(X), mode.from_tensor(rois)) is None
@@ -129,7 +150,9 @@ def test_a_captured_cuda_graph_is_not_looked_at(cuda):
         assert refuses(CALLS["roi_pool"], x, rois) is None
 
 
-@pytest.mark.parametrize(("value", "expected"), [("1", True), ("0", False), (None, False)])
+@pytest.mark.parametrize(
+    ("value", "expected"), [("1", True), ("true", True), ("0", False), ("False", False), ("", False), (None, False)]
+)
 def test_the_environment_variable(value, expected):
     environment = {name: other for name, other in os.environ.items() if name != "ROIPOOL_DETECT_BAD_BOXES"}
     if value is not None:

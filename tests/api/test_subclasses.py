@@ -68,7 +68,7 @@ def test_gradients_through_classes_that_do_not_know_each_other():
 def test_boxes_that_say_that_they_are_no_corners(call, x):
     boxes = [make_boxes(ROIS[:2, 1:]), make_boxes(ROIS[2:, 1:], Format.XYWH)]
     with pytest.raises(
-        ValueError, match=r"^boxes\[1\] must hold corners, .*, got Boxes of format XYWH: .*converts them"
+        ValueError, match=r"^boxes\[1\] must hold corners, .*, got Boxes of format XYWH: .* converts XYWH"
     ):
         CALLS[call](x, boxes)
 
@@ -99,6 +99,16 @@ def test_errors_of_other_kinds_are_not_hidden():
     with pytest.raises(TypeError, match=r"no implementation found for 'roipool\.functional\.roi_pool'"):
         roipool.roi_pool(X.as_subclass(Declines), ROIS, 2)
     assert_same_bits(roipool.roi_pool(X, ROIS.as_subclass(Declines), 2), EXPECTED)  # the boxes are taken out of theirs
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("boxes", [ROIS, [ROIS[:2, 1:], ROIS[2:, 1:]]], ids=["rois", "list"])
+def test_subclasses_under_the_compiler(call, boxes):
+    torch._dynamo.reset()
+    compiled = torch.compile(CALLS[call], fullgraph=True, backend="eager")
+    wrapped = [part.as_subclass(Image) for part in boxes] if isinstance(boxes, list) else boxes.as_subclass(Image)
+    for x, given in [(X.as_subclass(Image), boxes), (X, wrapped), (X.as_subclass(Image), wrapped)]:
+        assert_same_bits(compiled(x, given).as_subclass(Tensor), EXPECTED)
 
 
 @pytest.mark.parametrize("keyword", ["boxes", "rois"])
