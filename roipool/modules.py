@@ -77,10 +77,10 @@ class MultiScaleRoIPool(nn.Module):
     It has no parameters and no state. Give it the scales of the maps where they are known: else they are inferred in
     each call, from the sizes of maps and images. The scale of a map is then the power of 2 that is nearest to the ratio
     of map to images, along the axis in which the images are longer. (torchvision goes by the height, and keeps the
-    scales of its first call.)
-    Images are padded to multiples of 32 pixels in most models, so small ones can mislead: of 40 rows, padded to 64, a
-    map of stride 4 has 16, which is nearer to 1/2 than to 1/4. If that is so of the longer side but not of the shorter,
-    the shorter one decides. If it is so of both, a warning says that ``scales`` should be given.
+    scales of its first call.) Images are padded to multiples of 32 pixels in most models, so small ones can mislead: of
+    40 rows, padded to 64, a map of stride 4 has 16, which is nearer to 1/2 than to 1/4. If that is so of the longer
+    side but not of the shorter, the shorter one decides. If it is so of both, a warning says that ``scales`` should be
+    given. Maps whose strides differ by axis need ``scales``.
 
     Args:
         featmap_names: the maps of ``features`` to pool from, finest first; others are ignored.

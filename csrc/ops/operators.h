@@ -176,7 +176,8 @@ Tensor roi_pool(const Tensor& input, const Tensor& rois, int64_t pooled_height, 
   return compute_output<Kernels>({input}, rois, pooled_height, pooled_width, {{spatial_scale}}, nullptr, nullptr);
 }
 
-// Writes to `out` without a copy where it lies in memory as a new output would.
+// Writes to `out` without a copy where it lies in memory as a new output would. It may lie over the rois, since kernels
+// place all regions before they write.
 template <typename Kernels>
 Tensor roi_pool_out(const Tensor& input, const Tensor& rois, int64_t pooled_height, int64_t pooled_width,
                     double spatial_scale, const Tensor& out) {
@@ -184,7 +185,7 @@ Tensor roi_pool_out(const Tensor& input, const Tensor& rois, int64_t pooled_heig
   const Shape sizes{rois.size(0), input.size(1), pooled_height, pooled_width};
   check_out(out, input, sizes);
   const bool fits = has_sizes(out, sizes);
-  if (fits && is_dense(out, memory_format_of(input)) && !may_overlap(out, input) && !may_overlap(out, rois)) {
+  if (fits && is_dense(out, memory_format_of(input)) && !may_overlap(out, input)) {
     compute_output<Kernels>({input}, rois, pooled_height, pooled_width, {{spatial_scale}}, &out, nullptr);
     return out;
   }

@@ -105,13 +105,6 @@ BUGS = [
         (OUT,),
     ),
     Bug(
-        "out over its rois",
-        OPERATORS_H,
-        " && !may_overlap(out, rois)",
-        "",
-        (OUT,),
-    ),
-    Bug(
         "out over the last element of its input",
         TENSORS_H,
         "+ extent_of(tensor) * tensor.element_size()",
