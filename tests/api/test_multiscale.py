@@ -67,7 +67,9 @@ def test_function_and_module_agree_with_the_reference(device):
         ([(24, 16)], [(66, 64)], [1 / 4]),
     ],
 )
-def test_scales_are_inferred(sizes, image_shapes, expected):
+@pytest.mark.parametrize("is_compiling", [False, True])  # the compiler has a way of its own
+def test_scales_are_inferred(monkeypatch, sizes, image_shapes, expected, is_compiling):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: is_compiling)
     maps = [torch.empty(1, 1, *size, device="meta") for size in sizes]
     assert infer_scales(maps, image_shapes) == expected
 

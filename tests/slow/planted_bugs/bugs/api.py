@@ -183,6 +183,13 @@ BUGS = [
     Bug(
         "the scale is rounded down",
         MODULE,
+        "exponent if mantissa >= 0.5**0.5 else exponent - 1",
+        "exponent - 1",
+        (f"{MULTISCALE}::test_scales_are_inferred",),
+    ),
+    Bug(
+        "the scale is rounded down under the compiler",
+        MODULE,
         "while ratio >= 2.0 ** (exponent + 0.5):",
         "while ratio >= 2.0 ** (exponent + 1):",
         (f"{MULTISCALE}::test_scales_are_inferred",),
