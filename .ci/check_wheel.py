@@ -20,12 +20,16 @@ FILES = {
     "roipool/_C.pyi",
     "roipool/_C.so",
     "roipool/_ops/__init__.py",
+    "roipool/_ops/arguments.py",
     "roipool/_ops/autograd.py",
+    "roipool/_ops/bad_boxes.py",
     "roipool/_ops/checks.py",
     "roipool/_ops/fake.py",
+    "roipool/_ops/levels.py",
     "roipool/_ops/load.py",
     "roipool/_ops/out.py",
     "roipool/_ops/script.py",
+    "roipool/_ops/subclasses.py",
     "roipool/_ops/torch_private.py",
     "roipool/_ops/vmap.py",
     "roipool/distributed.py",
@@ -40,6 +44,7 @@ FILES = {
     "roipool/reference.py",
     "roipool/share/cmake/roipool/roipoolConfig.cmake",
     "roipool/share/cmake/roipool/roipoolConfigVersion.cmake",
+    "roipool/torchvision.py",
 }
 METADATA = {"LICENSE", "METADATA", "RECORD", "WHEEL", "top_level.txt"}
 BUILD_FACTS = {"RECORD", "WHEEL"}
