@@ -111,6 +111,12 @@ double level_bound(double level, double canonical_scale, double canonical_level)
   return area_of(reached);
 }
 
+// Returns the bound in the type of the rois, float64 or not.
+inline double level_bound(double level, double canonical_scale, double canonical_level, bool rois_are_double) {
+  const auto bound = rois_are_double ? level_bound<double> : level_bound<float>;
+  return bound(level, canonical_scale, canonical_level);
+}
+
 // Scales one coordinate of a region to a cell; returns false where it is not finite. A product that is NaN counts as
 // not finite: 0 times a scale that T rounds to infinity.
 template <typename T>

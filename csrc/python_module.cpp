@@ -7,16 +7,6 @@
 
 namespace py = pybind11;
 
-namespace {
-
-// Returns the least area, in image pixels, that reaches a level, or NaN where none does.
-double level_bound(double level, double canonical_scale, double canonical_level, bool rois_are_double) {
-  return rois_are_double ? roipool::level_bound<double>(level, canonical_scale, canonical_level)
-                         : roipool::level_bound<float>(level, canonical_scale, canonical_level);
-}
-
-}  // namespace
-
 // Declares that a free-threaded Python need not turn its lock on, as nothing in the library changes once it is loaded.
 PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   const roipool::BuildInfo info = roipool::build_info();
@@ -26,6 +16,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.attr("cuda_version") = info.cuda_version;  // None for a null pointer
   m.attr("cuda_architectures") = py::str(info.cuda_architectures).attr("split")();
   m.attr("cpu_capability") = info.cpu_capability;
-  m.def("level_bound", &level_bound, "Return the least area of the regions that belong to a level of a pyramid.",
+  m.def("level_bound", py::overload_cast<double, double, double, bool>(&roipool::level_bound),
+        "Return the least area, in image pixels, that reaches a level of a pyramid, or NaN where none does.",
         py::arg("level"), py::arg("canonical_scale"), py::arg("canonical_level"), py::arg("rois_are_double"));
 }

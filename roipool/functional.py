@@ -16,6 +16,7 @@ from roipool._ops.arguments import (
     convert_boxes_to_rois,
     parse_output_size,
     parse_scales,
+    scale_rois,
 )
 from roipool._ops.autograd import KERNELS, is_plain_call
 from roipool._ops.checks import (
@@ -314,9 +315,7 @@ def pool_pairs(
         check_multiscale_roi_pool(inputs, rois, pooled_height, pooled_width, *pyramid, canonical_level)
 
     def pool(input: Tensor, rois: Tensor, scale: tuple[float, float]) -> Any:
-        scaled, spatial_scale = apply_scale(rois, scale)
-        return call_operator(
-            name.removeprefix("multiscale_"), input, scaled, pooled_height, pooled_width, spatial_scale
-        )
+        scaled = scale_rois(rois, *scale)
+        return call_operator(name.removeprefix("multiscale_"), input, scaled, pooled_height, pooled_width, 1.0)
 
     return pool_level_by_level(pool, inputs, rois, pairs, canonical_scale, canonical_level)

@@ -8,7 +8,7 @@ from typing import Any
 import torch.fx
 from torch import Tensor, nn
 
-from roipool._ops.arguments import Array, Scale, Size, parse_output_size, parse_scales
+from roipool._ops.arguments import Array, Scale, Size, parse_output_size, parse_scales, unwrap_array
 from roipool._ops.checks import check_is_feature_tensor, check_scale, is_real
 from roipool._ops.script import not_scriptable
 from roipool.functional import multiscale_roi_pool, roi_pool
@@ -210,10 +210,8 @@ def infer_scales(maps: Sequence[Tensor], image_shapes: Any) -> list[float]:
 
 def list_shapes(image_shapes: Any) -> list[Any]:
     """Returns image_shapes as a list of lists or tuples, which may be a tensor, or hold tensors or arrays."""
-    shapes = image_shapes.tolist() if hasattr(image_shapes, "tolist") else image_shapes
-    if not isinstance(shapes, (list, tuple)):
-        return []
-    return [shape.tolist() if hasattr(shape, "tolist") else shape for shape in shapes]
+    shapes = unwrap_array(image_shapes)
+    return list(map(unwrap_array, shapes)) if isinstance(shapes, (list, tuple)) else []
 
 
 def is_shape(shape: object) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from roipool._ops.arguments import make_scale_positive
 from roipool._ops.checks import (
     check_is_box_tensor,
     check_is_feature_tensor,
@@ -46,9 +47,7 @@ def roi_pooling(
         RuntimeError: ``out`` is given and a derivative is asked for.
     """
     _check(data, rois, pooled_size, spatial_scale, out)
-    if spatial_scale == 0:  # MXNet takes this scale, which makes every region the cell (0, 0)
-        rois, spatial_scale = rois * rois.new_tensor([1, 0, 0, 0, 0]), 1.0
-
+    rois, spatial_scale = make_scale_positive(rois, spatial_scale)  # MXNet takes 0: every region is the cell (0, 0)
     if out is not None:
         expected = (rois.shape[0], data.shape[1], *pooled_size)
         if (tuple(out.shape), out.dtype, out.device) != (expected, data.dtype, data.device):

@@ -147,7 +147,7 @@ RECORDERS: dict[str, Callable[..., Any]] = {
 
 # ---- The exporter of traces, torch.onnx.export(..., dynamo=False): what it puts in the place of the operators.
 
-OLDEST_OPSET = 9  # is the oldest that this exporter writes.
+OLDEST_OPSET = 9  # that this exporter writes
 
 
 @parse_args("v", "v", "i", "i", "f")

@@ -1,15 +1,14 @@
 """Serves models of torchvision: :func:`accelerate` lets its ``roi_pool`` run on roipool's kernels."""
 
 import importlib
-import math
 import warnings
 
 import torch
 from torch import Tensor
 
 from roipool import _ops
+from roipool._ops.arguments import make_scale_positive
 from roipool._ops.autograd import call_below_autograd
-from roipool._ops.checks import check_shape_of_rois
 from roipool._ops.load import ops
 
 __all__ = ["Acceleration", "accelerate"]
@@ -121,7 +120,7 @@ def _roi_pool(
     input: Tensor, rois: Tensor, spatial_scale: float, pooled_height: int, pooled_width: int
 ) -> tuple[Tensor, Tensor]:
     """Pools as torchvision's fake kernel says: into contiguous tensors. torch.compile relies on their strides."""
-    rois, spatial_scale = _make_scale_positive(rois, spatial_scale)
+    rois, spatial_scale = make_scale_positive(rois, spatial_scale)
     arguments = (input.contiguous(), rois, pooled_height, pooled_width, spatial_scale)
     output, argmax = call_below_autograd(ops.roi_pool_with_argmax.default, *arguments)
     # A batch of no images is contiguous even with the strides of channels_last, which the operator then goes by.
@@ -140,20 +139,7 @@ def _roi_pool_backward(
     height: int,
     width: int,
 ) -> Tensor:
-    rois, spatial_scale = _make_scale_positive(rois, spatial_scale)
+    rois, spatial_scale = make_scale_positive(rois, spatial_scale)
     arguments = (grad, rois, argmax, batch_size, height, width, spatial_scale)
     grad_input: Tensor = call_below_autograd(ops.roi_pool_backward.default, *arguments)
     return grad_input.contiguous()
-
-
-def _make_scale_positive(rois: Tensor, spatial_scale: float) -> tuple[Tensor, float]:
-    """Returns rois and a scale that place the regions where the given ones do, since roipool takes scales above 0.
-
-    The products of coordinates and scale have the same bits: a negative scale leaves its sign to the coordinates, and
-    a scale of 0 leaves all of them 0.
-    """
-    if spatial_scale > 0 or not math.isfinite(spatial_scale):  # what is not finite is the operator's to refuse
-        return rois, spatial_scale
-    check_shape_of_rois(rois)
-    sign, scale = (-1, -spatial_scale) if spatial_scale else (0, 1.0)
-    return rois * rois.new_tensor([1, sign, sign, sign, sign]), scale

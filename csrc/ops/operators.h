@@ -61,9 +61,9 @@ inline FeatureMaps& add_level(RoIPoolProblem& problem, int64_t height, int64_t w
   maps.cell_stride = problem.channels_last ? problem.num_channels : 1;
   if (index > 0) {
     const double first_level = std::nearbyint(-std::log2(pyramid.spatial_scales[0]));
-    const auto bound = problem.rois_are_double ? level_bound<double> : level_bound<float>;
-    problem.level_bounds[index - 1] = bound(first_level + static_cast<double>(index), pyramid.canonical_scale,
-                                            static_cast<double>(pyramid.canonical_level));
+    problem.level_bounds[index - 1] =
+        level_bound(first_level + static_cast<double>(index), pyramid.canonical_scale,
+                    static_cast<double>(pyramid.canonical_level), problem.rois_are_double);
   }
   return maps;
 }

@@ -15,6 +15,7 @@ from roipool._ops.checks import (
     check_output_size,
     check_rank_of_features,
     check_scale,
+    check_shape_of_rois,
     is_int,
     is_real,
     refuse_scale,
@@ -39,14 +40,17 @@ Size = int | Array | Sequence[int | Array]  # PH = PW, or (PH, PW)
 # ---- Numbers, which may be in tensors and arrays.
 
 
+def unwrap_array(value: Any) -> Any:
+    """Returns what a tensor or an array holds, a number or nested lists, and any other value as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def unwrap_number(value: Any) -> Any:
-    """Returns what a tensor or an array holds, one number or lists, and any other value as it is."""
-    if is_real(value) or not hasattr(value, "tolist"):
-        return value
-    value = value.tolist()
-    while isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    return value
+    """Does what unwrap_array() does, but gives the number itself where a tensor or an array has a single one."""
+    held = value if is_real(value) else unwrap_array(value)
+    while held is not value and isinstance(held, list) and len(held) == 1:
+        held = held[0]
+    return held
 
 
 def unwrap_numbers(value: Any) -> tuple[Any, ...]:
@@ -104,7 +108,7 @@ def parse_scales(spatial_scales: Any, name: str = "spatial_scales") -> list[Any]
 
     Floats that are no scales are left to the operators, which refuse them.
     """
-    items = spatial_scales.tolist() if hasattr(spatial_scales, "tolist") else spatial_scales
+    items = unwrap_array(spatial_scales)
     if not isinstance(items, (list, tuple)):
         raise TypeError(f"{name} must be a list of floats, got {type(spatial_scales).__name__}")
     scales = [
@@ -150,16 +154,30 @@ def apply_scale(rois: Tensor, spatial_scale: Any) -> tuple[Tensor, float]:
     return (scale_rois(rois, *scale), 1.0) if isinstance(scale, tuple) else (rois, scale)
 
 
+def make_scale_positive(rois: Tensor, spatial_scale: float) -> tuple[Tensor, float]:
+    """Returns rois and a scale above 0 that place the regions where the given ones do, as other systems take any scale.
+
+    The products of coordinates and scale have the same bits: a negative scale leaves its sign to the coordinates, and
+    a scale of 0 leaves all of them 0.
+    """
+    if spatial_scale > 0 or not math.isfinite(spatial_scale):  # what is not finite is the operator's to refuse
+        return rois, spatial_scale
+    check_shape_of_rois(rois)
+    sign, scale = (-1, -spatial_scale) if spatial_scale else (0, 1.0)
+    return rois * rois.new_tensor([1, sign, sign, sign, sign]), scale
+
+
 def scale_rois(rois: Tensor, scale_y: Any, scale_x: Any) -> Tensor:
     """Returns rois in feature cells, with the bits that the operators compute: one product in the type of the rois.
 
     Products are clamped here, since the operators would take an infinite one for a coordinate that is not finite.
     """
-    index, x1, y1, x2, y2 = widen(rois).unbind(1)
-    corners = torch.stack([x1, y1, x2, y2], 1)
+    wide = widen(rois)
+    corners = wide[:, 1:]
+    x1, y1, x2, y2 = corners.unbind(1)
     scaled = torch.stack([x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y], 1)
     clamped = scaled.clamp(-FARTHEST_CELL, FARTHEST_CELL)
-    return torch.cat([index[:, None], torch.where(corners.isfinite(), clamped, corners)], 1)
+    return torch.cat([wide[:, :1], torch.where(corners.isfinite(), clamped, corners)], 1)
 
 
 # ---- Boxes.

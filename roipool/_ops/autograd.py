@@ -163,14 +163,6 @@ def is_differentiated(tensor: Tensor | None) -> bool:
     return is_forward_mode_active() and forward_ad.unpack_dual(tensor).tangent is not None
 
 
-def requires_gradient(rois: Tensor | None) -> bool:
-    """Returns whether rois require a gradient, which they do not get.
-
-    The output requires one then, as torchvision's does, so that backward() passes where the maps require none.
-    """
-    return rois is not None and rois.requires_grad and torch.is_grad_enabled()
-
-
 def drop_tangent(rois: Tensor | None) -> Any:
     """Returns rois without the tangent that forward mode gives them, since no result depends on it."""
     if rois is None or not is_forward_mode_active():
@@ -341,6 +333,9 @@ def make_kernels(family: Family, name: str) -> dict[str, Callable[..., Any]]:
 
     Where nothing is differentiated, they go straight to the native kernel: the forward then writes no argmax, and
     nothing is saved.
+
+    Rois get no derivative. But where they require a gradient, the output of a forward requires one, as torchvision's
+    does, so that backward() passes where the maps require none.
     """
     forward_function = make_forward_function(family, f"{name}Function")
     backward_function = make_backward_function(family, f"{name}BackwardFunction")
@@ -348,14 +343,14 @@ def make_kernels(family: Family, name: str) -> dict[str, Callable[..., Any]]:
 
     def forward(maps: Any, rois: Tensor, *others: Any) -> Tensor:
         rois = drop_tangent(rois)
-        if family.is_differentiated(maps) or requires_gradient(rois):
+        if family.is_differentiated(maps) or is_differentiated(rois):
             return apply_function(forward_function, *family.spread(maps), rois, *others)[0]
         output: Tensor = call_below_autograd(family.forward, maps, rois, *others)
         return output
 
     def forward_with_argmax(maps: Any, rois: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
         rois = drop_tangent(rois)
-        if family.is_differentiated(maps) or requires_gradient(rois):
+        if family.is_differentiated(maps) or is_differentiated(rois):
             output, argmax = apply_function(forward_function, *family.spread(maps), rois, *others)
         else:
             output, argmax = call_below_autograd(family.forward_with_argmax, maps, rois, *others)

@@ -18,8 +18,7 @@ def call_subclasses(
     boxes are then taken out of theirs: it is the maps whose class may matter to the result. Where maps, or a map and
     out, are of such classes, they are taken out of them as well, and the result is a plain tensor.
     """
-    for name, image_boxes in name_boxes(boxes):
-        check_box_format(image_boxes, name)
+    check_box_formats(boxes)
     try:
         return handle_torch_function(function, tensors, maps, boxes, *others, **keywords)
     except TypeError as error:
@@ -39,15 +38,12 @@ def view_for_compiler(maps: Any, boxes: Any) -> tuple[Any, Any]:
     A view of one of torchvision's images or boxes is a plain tensor. Other classes keep theirs, which sees the call of
     the operator.
     """
-    for name, image_boxes in name_boxes(boxes):
-        check_box_format(image_boxes, name)
-    return view_subclasses(maps), view_subclasses(boxes)
+    check_box_formats(boxes)
 
+    def view(tensor: Tensor) -> Tensor:
+        return tensor if type(tensor) is Tensor else tensor[...]
 
-def view_subclasses(tensors: Any) -> Any:
-    if isinstance(tensors, (list, tuple)):
-        return [view_subclasses(tensor) for tensor in tensors]
-    return tensors[...] if isinstance(tensors, Tensor) and type(tensors) is not Tensor else tensors
+    return map_tensors(view, maps), map_tensors(view, boxes)
 
 
 def find_subclasses(tensors: Any) -> set[type]:
@@ -57,18 +53,23 @@ def find_subclasses(tensors: Any) -> set[type]:
     return {type(tensors)} - {Tensor} if isinstance(tensors, Tensor) else set()
 
 
-def unwrap(tensors: Any) -> Any:
-    """Returns the tensors in nested lists as plain ones, and what is no tensor as it is."""
-    if isinstance(tensors, (list, tuple)):
-        return [unwrap(tensor) for tensor in tensors]
-    return tensors.as_subclass(Tensor) if isinstance(tensors, Tensor) else tensors
+def map_tensors(function: Callable[[Tensor], Tensor], values: Any) -> Any:
+    """Calls a function on the tensors in nested lists, and leaves what is no tensor as it is."""
+    if isinstance(values, (list, tuple)):
+        return [map_tensors(function, value) for value in values]
+    return function(values) if isinstance(values, Tensor) else values
 
 
-def name_boxes(boxes: Any) -> list[tuple[str, Tensor]]:
-    """Returns the tensors among boxes, with their names."""
-    if isinstance(boxes, (list, tuple)):
-        return [(f"boxes[{i}]", part) for i, part in enumerate(boxes) if isinstance(part, Tensor)]
-    return [("boxes", boxes)] if isinstance(boxes, Tensor) else []
+def unwrap(values: Any) -> Any:
+    """Returns the tensors in nested lists as plain ones."""
+    return map_tensors(lambda tensor: tensor.as_subclass(Tensor), values)
+
+
+def check_box_formats(boxes: Any) -> None:
+    is_list = isinstance(boxes, (list, tuple))
+    for i, part in enumerate(boxes if is_list else [boxes]):
+        if isinstance(part, Tensor):  # and no proxy of torch.fx, which has any attribute
+            check_box_format(part, f"boxes[{i}]" if is_list else "boxes")
 
 
 def check_box_format(boxes: Tensor, name: str) -> None:

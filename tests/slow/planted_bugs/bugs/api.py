@@ -225,7 +225,13 @@ BUGS = [
     # ---- MXNet and ONNX.
     Bug("mxnet: a scale of 0", MXNET_PY, "if not 0 <= spatial_scale <= 1:", "if not 0 < spatial_scale <= 1:", (MXNET,)),
     Bug("mxnet: a scale above 1", MXNET_PY, "if not 0 <= spatial_scale <= 1:", "if spatial_scale < 0:", (MXNET,)),
-    Bug("mxnet: a scale of 0 moves all to the first image", MXNET_PY, "[1, 0, 0, 0, 0]", "[0, 0, 0, 0, 0]", (MXNET,)),
+    Bug(
+        "mxnet: a scale of 0 moves all to the first image",
+        ARGUMENTS_PY,
+        "[1, sign, sign, sign, sign]",
+        "[sign, sign, sign, sign, sign]",
+        (MXNET,),
+    ),
     Bug("mxnet: bins of 0", MXNET_PY, "min(pooled_size) < 1", "max(pooled_size) < 1", (MXNET,)),
     Bug(
         "mxnet: an out of another dtype",

@@ -90,8 +90,8 @@ BUGS = [
     ),
     Bug(
         "bounds of float64 for float32 boxes",
-        OPERATORS_H,
-        "problem.rois_are_double ? level_bound<double> : level_bound<float>",
+        GEOMETRY,
+        "rois_are_double ? level_bound<double> : level_bound<float>",
         "level_bound<double>",
         LEVELS,
     ),
