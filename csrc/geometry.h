@@ -85,7 +85,7 @@ ROIPOOL_HOST_DEVICE int64_t level_of(const T* roi, const double* bounds, int64_t
 // 1e-6, but with an exact square root: the last bit of torch.sqrt varies with the processor, and with it torchvision's
 // level.
 template <typename T>
-double level_bound(double level, double canonical_scale, double canonical_level) {
+double level_bound_as(double level, double canonical_scale, double canonical_level) {
   using Bits = std::conditional_t<sizeof(T) == sizeof(uint64_t), uint64_t, uint32_t>;
   const auto area_of = [](Bits bits) {
     T area;
@@ -113,7 +113,7 @@ double level_bound(double level, double canonical_scale, double canonical_level)
 
 // Returns the bound in the type of the rois, float64 or not.
 inline double level_bound(double level, double canonical_scale, double canonical_level, bool rois_are_double) {
-  const auto bound = rois_are_double ? level_bound<double> : level_bound<float>;
+  const auto bound = rois_are_double ? level_bound_as<double> : level_bound_as<float>;
   return bound(level, canonical_scale, canonical_level);
 }
 

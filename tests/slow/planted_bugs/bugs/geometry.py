@@ -91,8 +91,8 @@ BUGS = [
     Bug(
         "bounds of float64 for float32 boxes",
         GEOMETRY,
-        "rois_are_double ? level_bound<double> : level_bound<float>",
-        "level_bound<double>",
+        "rois_are_double ? level_bound_as<double> : level_bound_as<float>",
+        "level_bound_as<double>",
         LEVELS,
     ),
     Bug(
