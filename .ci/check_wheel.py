@@ -32,6 +32,7 @@ FILES = {
     "roipool/_ops/subclasses.py",
     "roipool/_ops/torch_private.py",
     "roipool/_ops/vmap.py",
+    "roipool/_selftest.py",
     "roipool/distributed.py",
     "roipool/functional.py",
     "roipool/include/roipool/ops.h",

@@ -3,6 +3,7 @@
 #include <torch/headeronly/version.h>
 
 #include "cpu/simd/capability.h"
+#include "huge_pages.h"
 
 // Describe the CUDA kernels, which are a library of their own; setup.py defines both where it builds them.
 #ifndef ROIPOOL_CUDA_VERSION
@@ -20,7 +21,7 @@ namespace roipool {
 
 BuildInfo build_info() {
   return {ROIPOOL_COMPILER, TORCH_VERSION, ROIPOOL_CUDA_VERSION, ROIPOOL_CUDA_ARCHITECTURES,
-          cpu::simd::cpu_capability().name};
+          cpu::simd::cpu_capability().name, may_ask_for_huge_pages()};
 }
 
 }  // namespace roipool

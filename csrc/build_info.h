@@ -1,4 +1,4 @@
-// Says what a build of the library contains. `python -m roipool` prints it.
+// Says what a build of the library contains, and what it does on this machine. `python -m roipool` prints it.
 #pragma once
 
 namespace roipool {
@@ -9,6 +9,7 @@ struct BuildInfo {
   const char* cuda_version;        // null where no CUDA kernels were built
   const char* cuda_architectures;  // with spaces between them
   const char* cpu_capability;      // of the loops that run on this processor
+  bool asks_for_huge_pages;        // under large results
 };
 
 // Throws std::runtime_error as cpu_capability() does.

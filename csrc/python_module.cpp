@@ -16,6 +16,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.attr("cuda_version") = info.cuda_version;  // None for a null pointer
   m.attr("cuda_architectures") = py::str(info.cuda_architectures).attr("split")();
   m.attr("cpu_capability") = info.cpu_capability;
+  m.attr("asks_for_huge_pages") = info.asks_for_huge_pages;
   m.def("level_bound", &roipool::level_bound,
         "Return the least area, in image pixels, that reaches a level of a pyramid, or NaN where none does.",
         py::arg("level"), py::arg("canonical_scale"), py::arg("canonical_level"), py::arg("rois_are_double"));

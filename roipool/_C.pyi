@@ -1,6 +1,7 @@
 compiler: str
 built_with_torch: str
 cpu_capability: str
+asks_for_huge_pages: bool
 cuda_version: str | None
 cuda_architectures: list[str]
 

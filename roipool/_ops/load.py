@@ -15,6 +15,8 @@ except ImportError as error:
         "installed it, or, in a checkout of the source, build it with `pip install --no-build-isolation -e .`"
     ) from error
 
+LIBRARY, CUDA_LIBRARY = (Path(__file__).parents[1] / f"{name}.so" for name in ("libroipool", "libroipool_cuda"))
+
 # The operators. What needs them imports them from here, where they are sure to be loaded.
 ops = torch.ops.roipool
 
@@ -24,14 +26,13 @@ def load_cuda_kernels() -> bool:
 
     Their library needs a torch with CUDA to load.
     """
-    library = Path(__file__).parents[1] / "libroipool_cuda.so"
-    if torch.version.cuda is None or not library.exists():
+    if torch.version.cuda is None or not CUDA_LIBRARY.exists():
         return False
     try:
-        torch.ops.load_library(library)
+        torch.ops.load_library(CUDA_LIBRARY)
     except OSError as error:
         raise ImportError(
-            f"roipool's CUDA library {library} does not load beside torch {torch.__version__} "
+            f"roipool's CUDA library {CUDA_LIBRARY} does not load beside torch {torch.__version__} "
             f"({error.__cause__ or error}): reinstall roipool, or install it with ROIPOOL_CUDA=0 to do without CUDA"
         ) from error
     return True

@@ -2,20 +2,30 @@
 
 import functools
 import json
+import os
 import platform
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
+import pytest
 import torch
 
 import roipool
+from roipool import _selftest, reference
 
 
 @functools.cache
 def run(*arguments: str) -> str:
     command = [sys.executable, "-m", "roipool", *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def facts_under(**environment: str) -> dict[str, object]:
+    command = [sys.executable, "-m", "roipool", "--json"]
+    run = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **environment})
+    return json.loads(run.stdout)
 
 
 def test_version_is_that_of_the_installed_package():
@@ -44,4 +54,88 @@ def test_text_says_the_same():
     else:
         assert facts["cuda"] in text
         assert " ".join(facts["cuda_architectures"]) in text
-    assert f"CUDA kernels loaded {'yes' if facts['cuda_loaded'] else 'no'}\n" in text
+    (line,) = (line for line in text.splitlines() if line.startswith("CUDA kernels loaded"))
+    assert line.split()[-1] == ("yes" if facts["cuda_loaded"] else "no")
+
+
+def test_libraries_are_where_it_says():
+    facts = json.loads(run("--json"))
+    folder = Path(roipool.__file__).parent
+    assert Path(facts["library"]) == folder / "libroipool.so"
+    assert Path(facts["library"]).exists()
+    cuda_library = folder / "libroipool_cuda.so"
+    assert facts["cuda_library"] == (str(cuda_library) if cuda_library.exists() else None)
+
+
+def test_switches():
+    on = facts_under(ROIPOOL_HUGE_PAGES="1", ROIPOOL_DETECT_BAD_BOXES="1")
+    off = facts_under(ROIPOOL_HUGE_PAGES="0", ROIPOOL_DETECT_BAD_BOXES="0")
+    assert (on["huge_pages"], on["detect_bad_boxes"]) == (True, True)
+    assert (off["huge_pages"], off["detect_bad_boxes"]) == (False, False)
+    assert on["huge_pages_of_system"] in ("always", "madvise", "never", "unknown")
+
+
+# ---- The self-test.
+
+
+def test_selftest():
+    assert run("--selftest").startswith("cpu: 72 of 72 results have the bits of the reference\n")
+
+
+def test_selftest_covers_each_gpu(cuda):
+    assert f"\ncuda:{cuda.index or 0}: 72 of 72 results" in run("--selftest")
+
+
+def flip_last_value(pooled: torch.Tensor) -> torch.Tensor:
+    pooled = pooled.clone()
+    pooled[-1, -1, -1, -1] -= 1
+    return pooled
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "reported"),
+    [
+        ("roi_pool", "output", "cpu: float32, channels_last, roi_pool: output differs from the reference\n"),
+        ("multiscale_roi_pool", "argmax", "cpu: float16, contiguous, multiscale_roi_pool: argmax differs from"),
+    ],
+)
+def test_selftest_finds_kernels_that_are_wrong(monkeypatch, capsys, name, broken, reported):
+    kernel = getattr(roipool, name)
+
+    def broken_kernel(*arguments, return_argmax=False, **keywords):
+        if not return_argmax:
+            return kernel(*arguments, **keywords)
+        output, argmax = kernel(*arguments, return_argmax=True, **keywords)
+        return (flip_last_value(output), argmax) if broken == "output" else (output, flip_last_value(argmax))
+
+    monkeypatch.setattr(_selftest, name, broken_kernel)
+    assert not _selftest.run_selftest()
+    assert reported in capsys.readouterr().out
+
+
+def test_selftest_finds_gradients_that_are_wrong(monkeypatch, capsys):
+    backward = reference.roi_pool_backward
+    monkeypatch.setattr(reference, "roi_pool_backward", lambda *arguments: flip_last_value(backward(*arguments)))
+    assert not _selftest.run_selftest()
+    assert "roi_pool: gradient of map 0 differs" in capsys.readouterr().out
+
+
+def test_selftest_fails_if_one_device_does(monkeypatch, capsys):
+    differences = {"cpu": ["argmax"], "meta": []}
+    monkeypatch.setattr(_selftest, "list_devices", lambda: list(differences))
+    monkeypatch.setattr(_selftest, "find_differences", lambda device: (2, differences[device]))
+    assert not _selftest.run_selftest()
+    assert capsys.readouterr().out == (
+        "cpu: argmax differs from the reference\n"
+        "cpu: 1 of 2 results have the bits of the reference\n"
+        "meta: 2 of 2 results have the bits of the reference\n"
+    )
+
+
+def test_selftest_fails_by_its_exit_status(monkeypatch):
+    from roipool import __main__ as main
+
+    monkeypatch.setattr(main, "run_selftest", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["roipool", "--selftest"])
+    with pytest.raises(SystemExit, match="1"):
+        main.main()

@@ -11,6 +11,7 @@ from bugs.bug import (
     FUNC,
     FUNCTIONS,
     LEVELS_PY,
+    MAIN_PY,
     MODULE,
     MODULES,
     MULTISCALE,
@@ -22,8 +23,11 @@ from bugs.bug import (
     OUT_PY,
     PYTORCH,
     SCRIPT_PY,
+    SELFTEST,
+    SELFTEST_PY,
     SUBCLASSES,
     SUBCLASSES_PY,
+    SWITCHES,
     TEST_ARGUMENTS,
     TEST_SUBCLASSES,
     Bug,
@@ -357,4 +361,23 @@ BUGS = [
         "if module is None:",
         (PYTORCH,),
     ),
+    # ---- The command line.
+    Bug(
+        "the self-test always succeeds",
+        MAIN_PY,
+        "0 if run_selftest() else 1",
+        "0 * run_selftest()",
+        (f"{SELFTEST}_fails_by_its_exit_status",),
+    ),
+    Bug(
+        "the last device alone decides",
+        SELFTEST_PY,
+        "passed = passed and not",
+        "passed = not",
+        (f"{SELFTEST}_fails_if_one_device_does",),
+    ),
+    Bug(
+        "the last dtype alone is tested", SELFTEST_PY, "for dtype in DTYPES:", "for dtype in DTYPES[-1:]:", (SELFTEST,)
+    ),
+    Bug("switches are as they are by default", MAIN_PY, "_C.asks_for_huge_pages,", "True,", (SWITCHES,)),
 ]

@@ -30,6 +30,8 @@ PYTORCH = "tests/api/test_pytorch.py"
 ONNX = "tests/api/test_onnx.py"
 MXNET = "tests/api/test_mxnet.py"
 REFERENCE = "tests/api/test_reference.py"
+SWITCHES = "tests/api/test_main.py::test_switches"
+SELFTEST = "tests/api/test_main.py::test_selftest"
 
 KERNELS = (GOLDEN, AGAINST_REFERENCE, EDGE_CASES, FORWARD_WAYS, EACH_WAY, DETERMINISM)
 LEVELS = (
@@ -75,4 +77,5 @@ LEVELS_PY, SUBCLASSES_PY, BAD_BOXES_PY = (
     "roipool/_ops/bad_boxes.py",
 )
 CALL, MODULE = "roipool/functional.py", "roipool/modules.py"
+MAIN_PY, SELFTEST_PY = "roipool/__main__.py", "roipool/_selftest.py"
 MXNET_PY, ONNX_PY, REFERENCE_PY = "roipool/mxnet.py", "roipool/onnx.py", "roipool/reference.py"
