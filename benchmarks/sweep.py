@@ -5,12 +5,13 @@
 Sizes are log-uniform: images, channels, the sides of maps, regions, their sides from one cell to the map's, bins.
 Dtype, layout, mode and threads are drawn as well. The seed fixes them all. A figure is the least of several calls that
 take turns in one process, so that what else the machine does shows least; --busy shows the opposite: a process that
-keeps one core busy runs beside it, and a figure is the median.
+keeps one core busy runs beside it, and a figure is the median. --load shows what was measured before.
 """
 
 import argparse
 import dataclasses
 import itertools
+import json
 import math
 import random
 import statistics
@@ -157,8 +158,9 @@ def plot_problems(problems: list[Problem], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for mode, color in [("inference", "tab:blue"), ("forward_backward", "tab:orange")]:
         for layout, marker in [("contiguous", "o"), ("channels_last", "^")]:
             drawn = [p for p in problems if (p.mode, p.layout) == (mode, layout)]
@@ -173,11 +175,32 @@ def plot_problems(problems: list[Problem], path: Path) -> None:
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("torchvision, ms")
-    axes.set_ylabel("torchvision's time over roipool's")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda milliseconds, _: f"{milliseconds:g} ms"))
+    axes.yaxis.set_major_locator(LogLocator(subs=[1, 2, 5]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}x"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("time of torchvision for a problem")
+    axes.set_ylabel("roipool is faster by")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=100)
+    axes.legend(fontsize=9)
+    figure.savefig(path, dpi=125)
+
+
+def load_problems(path: Path) -> list[Problem]:
+    results = json.loads(path.read_text())["results"]
+    return [Problem(**{**result, "output_size": tuple(result["output_size"])}) for result in results]
+
+
+def time_problems(arguments: argparse.Namespace, console: Console) -> list[Problem]:
+    source = itertools.islice(draw_problems(arguments.seed), arguments.count)
+    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if arguments.busy else None
+    try:
+        with Progress(console=console, transient=True) as progress:
+            drawn = progress.track(source, arguments.count, description="timing")
+            return [time_problem(problem, arguments.busy) for problem in drawn]
+    finally:
+        if neighbour:
+            neighbour.kill()
 
 
 def main() -> None:
@@ -185,20 +208,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=400, help="of problems (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the problems (%(default)s)")
     parser.add_argument("--busy", action="store_true", help="keep one core busy beside it, and show medians")
+    parser.add_argument("--load", type=Path, metavar="PATH", help="show the results that --json wrote there")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the results there as well")
     parser.add_argument("--plot", type=Path, metavar="PATH", help="draw them there")
     arguments = parser.parse_args()
 
     console = Console() if Console().is_terminal else Console(width=160)
-    source = draw_problems(arguments.seed)
-    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if arguments.busy else None
-    try:
-        with Progress(console=console, transient=True) as progress:
-            drawn = progress.track(itertools.islice(source, arguments.count), arguments.count, description="timing")
-            problems = [time_problem(problem, arguments.busy) for problem in drawn]
-    finally:
-        if neighbour:
-            neighbour.kill()
+    problems = load_problems(arguments.load) if arguments.load else time_problems(arguments, console)
     print_summary(problems, console)
     if arguments.json:
         write_json(problems, arguments.json)

@@ -1,5 +1,7 @@
 """roi_pool() and multiscale_roi_pool(): they take the forms that arguments may have, then call the operators."""
 
+from __future__ import annotations  # lets help() show the names of types, as they stand here
+
 from collections.abc import Sequence
 from typing import Any, Literal, overload
 

@@ -1,5 +1,7 @@
 """Wraps the functions in modules."""
 
+from __future__ import annotations  # lets help() show the names of types, as they stand here
+
 import math
 import warnings
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,7 @@
 """Computes in plain PyTorch what roipool does: slow, obvious, and what the native kernels are held to, bit for bit."""
 
+from __future__ import annotations  # lets help() show the names of types, as they stand here
+
 import math
 from collections.abc import Sequence
 
