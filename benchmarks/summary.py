@@ -23,7 +23,8 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 PROBLEM = ["workload", "mode", "dtype", "layout", "threads"]
-TABLE = re.compile(r"(?<=<!-- summary: )(.+?)( -->\n\n)(?:\|.*\n)*")
+UNIT = "\u00a0"  # a space at which no line is broken, before a unit
+TABLE = re.compile(r"(?<=<!-- summary: )(.+?)( -->\n)\n*(?:\|.*\n)*\n*")  # with the empty lines around it
 
 Result = dict[str, Any]
 Columns = dict[str, list[str]]
@@ -57,7 +58,7 @@ def compare_peers(results: list[Result], arguments: argparse.Namespace) -> Colum
     for index, key in enumerate(PROBLEM):
         if len({problem[index] for problem in problems}) > 1:
             columns[key] = [str(problem[index]).replace("_", " ") for problem in problems]
-    columns["roipool"] = make_column("roipool", "median_ms", "{:.2f} ms")
+    columns["roipool"] = make_column("roipool", "median_ms", f"{{:.2f}}{UNIT}ms")
     measured = dict.fromkeys(peer for peer, _ in by_key if peer not in ("roipool", "floor"))
     for peer in arguments.peer or measured:
         columns[peer] = make_column(peer, "over_roipool", "{:.1f}x")
@@ -85,11 +86,12 @@ def list_worst(results: list[Result], arguments: argparse.Namespace) -> Columns:
     by_ratio = sorted(results, key=lambda result: result["torchvision_ms"] / result["roipool_ms"])[: arguments.worst]
     return {
         "torchvision": [f"{result['torchvision_ms'] / result['roipool_ms']:.2f}x" for result in by_ratio],
-        "roipool": [f"{result['roipool_ms']:.3f} ms" for result in by_ratio],
+        "roipool": [f"{result['roipool_ms']:.3f}{UNIT}ms" for result in by_ratio],
         "problem": [
             f"({result['batch_size']}, {result['channels']}, {result['height']}, {result['width']}), "
             f"{result['num_regions']} regions, {result['output_size'][0]}x{result['output_size'][1]} bins, "
-            f"{result['dtype']}, {result['layout']}, {result['mode'].replace('_', ' ')}, {result['threads']} threads"
+            f"{result['dtype']}, {result['layout']}, {result['mode'].replace('_', ' ')}, "
+            f"{result['threads']} thread{'s' * (result['threads'] > 1)}"
             for result in by_ratio
         ],
     }
@@ -99,7 +101,7 @@ def summarize_overhead(results: list[Result], arguments: argparse.Namespace) -> 
     peers = list(results[0]["us"])
     return {
         "mode": [result["mode"].replace("_", " ") for result in results],
-        **{peer: [f"{result['us'][peer]:.1f} us" for result in results] for peer in peers},
+        **{peer: [f"{result['us'][peer]:.1f}{UNIT}us" for result in results] for peer in peers},
     }
 
 
@@ -171,7 +173,10 @@ def make_table(arguments: argparse.Namespace) -> str:
 
 
 def update_tables(document: str) -> str:
-    return TABLE.sub(lambda match: match[1] + match[2] + make_table(parse_arguments(shlex.split(match[1]))), document)
+    def make(match: re.Match[str]) -> str:
+        return f"{match[1]}{match[2]}\n{make_table(parse_arguments(shlex.split(match[1])))}\n"
+
+    return TABLE.sub(make, document).rstrip("\n") + "\n"
 
 
 def main() -> None:

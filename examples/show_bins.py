@@ -2,7 +2,7 @@
 
 The picture has three regions, one to a row: one that its bins divide evenly; one whose corners are rounded to cells and
 whose bins overlap; and one that reaches beyond the map, so that some of its bins are clipped and some empty. The bins
-come from the README's formulas, and what is drawn is checked against roipool.roi_pool() first.
+come from the formulas of docs/semantics.md, and what is drawn is checked against roipool.roi_pool() first.
 
     python examples/show_bins.py --out bins.png
 """

@@ -1,14 +1,14 @@
-"""Shards: importing this module lets :class:`torch.distributed.tensor.DTensor` through :func:`roipool.roi_pool`.
+"""Shards: importing this module lets :class:`torch.distributed.tensor.DTensor` through :func:`roipool.roi_pool`. ::
 
     import roipool.distributed
 
-===================  ===============  ===============  =====================================================
-features (N, C, H, W)  rois (K, 5)    output           gradient of the features
-===================  ===============  ===============  =====================================================
-Replicate()          Replicate()      Replicate()      Replicate()
-Shard(1), channels   Replicate()      Shard(1)         Shard(1)
-Replicate()          Shard(0)         Shard(0)         Partial(): the sum over all shards, once it is needed
-===================  ===============  ===============  =====================================================
+=====================  ===========  ===========  =====================================================
+features (N, C, H, W)  rois (K, 5)  output       gradient of the features
+=====================  ===========  ===========  =====================================================
+Replicate()            Replicate()  Replicate()  Replicate()
+Shard(1), channels     Replicate()  Shard(1)     Shard(1)
+Replicate()            Shard(0)     Shard(0)     Partial(): the sum over all shards, once it is needed
+=====================  ===========  ===========  =====================================================
 
 These gather nothing. DTensor first brings other placements to one of them. Each shard has the bits that it has without
 sharding, except in a Partial gradient, whose parts the process group adds up in an order of its own.

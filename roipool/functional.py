@@ -101,8 +101,9 @@ def roi_pool(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Max-pools each region of interest to a fixed grid of bins (Girshick, Fast R-CNN, 2015, section 2.1).
 
-    A drop-in for :func:`torchvision.ops.roi_pool`. Bit for bit the ``ROIPooling`` of MXNet 1.9.1 on ordinary input; the
-    README lists where it differs from either. :func:`roipool.reference.roi_pool` computes the same in plain PyTorch.
+    A drop-in for :func:`torchvision.ops.roi_pool`. Bit for bit the ``ROIPooling`` of MXNet 1.9.1 on ordinary input;
+    docs/semantics.md lists where it differs from either. :func:`roipool.reference.roi_pool` computes the same in plain
+    PyTorch.
 
     A region covers the feature cells ``round(x1 * spatial_scale) .. round(x2 * spatial_scale)``, both ends included
     (likewise in y), at least one cell, and is cut into ``PH x PW`` bins of equal size, rounded outwards to whole cells
@@ -146,6 +147,17 @@ def roi_pool(
             corners, as torchvision's ``BoundingBoxes`` may; bad boxes, while :class:`roipool.set_detect_bad_boxes` has
             them looked for.
         RuntimeError: ``out`` is given and a derivative is asked for.
+
+    Example:
+        >>> import torch, roipool
+        >>> features = torch.arange(48.0).view(1, 1, 8, 6)
+        >>> boxes = torch.tensor([[0, 0, 0, 4, 4]])
+        >>> roipool.roi_pool(features, boxes, output_size=2)
+        tensor([[[[14., 16.],
+                  [26., 28.]]]])
+        >>> roipool.roi_pool(features, boxes, output_size=2, spatial_scale=0.7)
+        tensor([[[[ 7.,  9.],
+                  [19., 21.]]]])
     """
     tensors = (input, *boxes, out) if isinstance(boxes, (list, tuple)) else (input, boxes, out)
     if has_torch_function(tensors):  # there are subclasses of Tensor, or the proxies of torch.fx
@@ -261,6 +273,13 @@ def multiscale_roi_pool(
         TypeError: an argument is of the wrong type, or a tensor of the wrong dtype.
         ValueError: as :func:`roi_pool`; also inputs that differ in N, C, dtype or device, less than 1 or more than 8 of
             them, another number of ``spatial_scales``, or such that do not go from fine to coarse.
+
+    Example:
+        >>> import torch, roipool
+        >>> maps = [torch.rand(1, 16, 200, 336), torch.rand(1, 16, 100, 168)]  # at strides of 4 and 8 pixels
+        >>> boxes = [torch.tensor([[32.0, 16, 90, 70], [10, 20, 1200, 780]])]
+        >>> roipool.multiscale_roi_pool(maps, boxes, output_size=7, spatial_scales=[1 / 4, 1 / 8]).shape
+        torch.Size([2, 16, 7, 7])
     """
     if not isinstance(inputs, (list, tuple)):
         raise TypeError(f"inputs must be a list of tensors (N, C, H, W), got {type(inputs).__name__}")

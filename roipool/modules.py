@@ -26,6 +26,13 @@ class RoIPool(nn.Module):
 
     Raises:
         TypeError, ValueError: ``output_size`` is not one or two ints. (The scale is checked when the layer is called.)
+
+    Example:
+        >>> import torch, roipool
+        >>> pool = roipool.RoIPool(output_size=7, spatial_scale=1 / 16)
+        >>> boxes = [torch.tensor([[32.0, 16, 400, 310]]), torch.tensor([[0.0, 0, 1343, 799]])]
+        >>> pool(torch.rand(2, 256, 50, 84), boxes).shape
+        torch.Size([2, 256, 7, 7])
     """
 
     def __init__(self, output_size: Size, spatial_scale: Scale = 1.0) -> None:
@@ -96,6 +103,14 @@ class MultiScaleRoIPool(nn.Module):
     Raises:
         TypeError, ValueError: ``featmap_names`` is no list of str, ``output_size`` is not one or two ints, or
             ``scales`` does not hold a scale for each map, from fine to coarse.
+
+    Example:
+        >>> import torch, roipool
+        >>> pool = roipool.MultiScaleRoIPool(["0", "1"], output_size=7)
+        >>> features = {"0": torch.rand(1, 16, 200, 336), "1": torch.rand(1, 16, 100, 168)}
+        >>> boxes = [torch.tensor([[32.0, 16, 90, 70], [10, 20, 1200, 780]])]
+        >>> pool(features, boxes, image_shapes=[(800, 1344)]).shape
+        torch.Size([2, 16, 7, 7])
     """
 
     def __init__(

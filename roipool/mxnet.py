@@ -45,6 +45,13 @@ def roi_pooling(
         TypeError, ValueError: as :func:`roipool.roi_pool`, and where ``pooled_size`` is not a pair, ``rois`` not a
             tensor, ``spatial_scale`` not in ``[0, 1]``, or ``out`` does not fit the result.
         RuntimeError: ``out`` is given and a derivative is asked for.
+
+    Example:
+        >>> import torch, roipool
+        >>> data = torch.arange(48.0).view(1, 1, 8, 6)
+        >>> roipool.mxnet.roi_pooling(data, torch.tensor([[0.0, 0, 0, 4, 4]]), (2, 2), 0.7)
+        tensor([[[[ 7.,  9.],
+                  [19., 21.]]]])
     """
     _check(data, rois, pooled_size, spatial_scale, out)
     rois, spatial_scale = make_scale_positive(rois, spatial_scale)  # MXNet takes 0: every region is the cell (0, 0)

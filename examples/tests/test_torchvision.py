@@ -95,8 +95,8 @@ def train_and_detect(model: FasterRCNN) -> tuple[dict[str, Tensor], list[Tensor]
     ],
 )
 def test_in_detectors(monkeypatch, detector, pools, channels_last):
-    """Dropped into torchvision's models, as examples/README.md shows it: they train and detect through our layer, with
-    the bits of torchvision's pooler of maxima."""
+    """Dropped into torchvision's models, as docs/guides/torchvision.md shows it: they train and detect through our
+    layer, with the bits of torchvision's pooler of maxima."""
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     model = make_model(detector).to(memory_format=memory_format)
     shapes: dict[str, list[tuple[int, ...]]] = {name: [] for name in pools}

@@ -39,6 +39,15 @@ class set_detect_bad_boxes:
 
     Raises:
         TypeError: ``mode`` is no bool.
+
+    Example:
+        >>> import torch, roipool
+        >>> boxes = [torch.tensor([[0.0, 0, 3, 3], [5, 1, 4, 3]])]
+        >>> with roipool.set_detect_bad_boxes(True):
+        ...     roipool.roi_pool(torch.rand(1, 3, 8, 8), boxes, output_size=2)
+        Traceback (most recent call last):
+            ...
+        ValueError: boxes[0][1] must have x1 <= x2 and y1 <= y2, got [5, 1, 4, 3]
     """
 
     def __init__(self, mode: bool) -> None:

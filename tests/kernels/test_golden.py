@@ -192,7 +192,7 @@ def test_half_precision_gradients_are_summed_in_float32():
 
 
 def test_counts():
-    """The README says how many of the recorded cases agree."""
+    """docs/semantics.md says how many of the recorded cases agree."""
     counts = {}
     for system in ["mxnet", "torchvision"]:
         recorded = [name for name in CASES if CASES[name][system]["ran"]]

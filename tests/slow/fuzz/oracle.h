@@ -1,5 +1,5 @@
 // What roipool computes, the slow and obvious way: for a fuzzer, to which roipool.reference is far too slow. Written
-// from the README alone; nothing of csrc/ is in it. test_oracle.py holds it to roipool.reference.
+// from docs/semantics.md alone; nothing of csrc/ is in it. test_oracle.py holds it to roipool.reference.
 #pragma once
 
 #include <cmath>
