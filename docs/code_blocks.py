@@ -17,7 +17,7 @@ from sybil import Example, Sybil
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 ROOT = Path(__file__).parents[1]
-FLAGS = doctest.ELLIPSIS
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 FOLDER, KEPT_FOLDER = "a folder of its own", "the folder before"  # the names of both in the namespace of a document
 
 

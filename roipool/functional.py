@@ -176,7 +176,7 @@ def roi_pool(
     if out is not None:
         check_is_tensor(out, "out")
         if is_exporting_to_onnx():
-            raise ValueError("ONNX has no operator for out=: leave it out of the model that is exported")
+            raise ValueError("ONNX has no operator for out=: leave it out of the model (docs/guides/onnx.md)")
         if return_argmax:
             raise ValueError("out cannot be given together with return_argmax")
         return call_with_out(arguments, out)

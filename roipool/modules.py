@@ -189,7 +189,7 @@ def _pool_named(
         if name not in features:
             raise ValueError(
                 f"features must have all maps of featmap_names, {featmap_names}, got {list(features)}: name those that "
-                "there are (torchvision skips the others)"
+                "there are (torchvision skips the others: docs/guides/pyramids.md)"
             )
         check_is_feature_tensor(features[name], f"features[{name!r}]")
         maps.append(features[name].to(maps[0].dtype) if maps else features[name])
@@ -215,7 +215,7 @@ def infer_scales(maps: Sequence[Tensor], image_shapes: Any) -> list[float]:
     if is_ambiguous(height) and is_ambiguous(width) and not torch.compiler.is_compiling():  # which cannot warn
         warnings.warn(
             f"the scales of maps cannot be told from images of {height} x {width}, which may have been padded: "
-            "give MultiScaleRoIPool the argument scales",
+            "give MultiScaleRoIPool the argument scales (docs/guides/pyramids.md)",
             stacklevel=2,
         )
     if by_height == by_width:  # as in most cases, in which a compiled model need not know which side is longer

@@ -133,7 +133,7 @@ def record_multiscale_roi_pool(
 
 
 def refuse_argmax(*_: Any) -> NoReturn:
-    raise ValueError("ONNX has no operator for return_argmax=True: leave it out of the model that is exported")
+    raise ValueError("ONNX has no operator for return_argmax=True: leave it out of the model (docs/guides/onnx.md)")
 
 
 # What takes the place of each operator while a model is exported.

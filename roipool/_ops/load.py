@@ -52,5 +52,5 @@ def refuse_cuda_tensors(names: Iterable[str]) -> torch.library.Library:
 def raise_no_cuda_kernels(*_: object, **__: object) -> NoReturn:
     raise NotImplementedError(
         "roipool was given CUDA tensors, but built without CUDA kernels: install the CUDA toolkit (nvcc), then "
-        "reinstall roipool with FORCE_CUDA=1"
+        "reinstall roipool with FORCE_CUDA=1 (docs/install.md)"
     )

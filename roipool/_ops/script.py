@@ -8,7 +8,7 @@ T = TypeVar("T")
 def refuse_script() -> NoReturn:
     raise NotImplementedError(
         "roipool cannot go through torch.jit.script, which PyTorch has deprecated: "
-        "use torch.jit.trace, torch.export or AOTInductor"
+        "use torch.jit.trace, torch.export or AOTInductor (docs/guides/compile.md)"
     )
 
 

@@ -181,7 +181,7 @@ def test_misuse_of_the_function(change, error, message):
 
 MISSING = (
     "features must have all maps of featmap_names, ['a', 'b'], got {}: name those that there are "
-    "(torchvision skips the others)"
+    "(torchvision skips the others: docs/guides/pyramids.md)"
 )
 IMAGE_SHAPES = "image_shapes must be a list with the (height, width) of each image, got "
 
