@@ -20,8 +20,12 @@
 namespace roipool {
 
 BuildInfo build_info() {
-  return {ROIPOOL_COMPILER, TORCH_VERSION, ROIPOOL_CUDA_VERSION, ROIPOOL_CUDA_ARCHITECTURES,
-          cpu::simd::cpu_capability().name, may_ask_for_huge_pages()};
+  return {ROIPOOL_COMPILER,
+          TORCH_VERSION,
+          ROIPOOL_CUDA_VERSION,
+          ROIPOOL_CUDA_ARCHITECTURES,
+          cpu::simd::cpu_capability().name,
+          may_ask_for_huge_pages()};
 }
 
 }  // namespace roipool
