@@ -34,10 +34,10 @@ STRIDES = (4, 8, 16, 32)
 SCALES = [1 / stride for stride in STRIDES]
 NAMES = ["0", "1", "2", "3"]
 WORKLOADS = [
-    Workload("training, 2 x 512 boxes", 2, 256, STRIDES, 1024, (7, 7)),
-    Workload("training, 2 x 512 proposals", 2, 256, STRIDES, 1024, (7, 7), (8, 800), side_distribution="log_uniform"),
-    Workload("inference, 1 x 1000 boxes", 1, 256, STRIDES, 1000, (7, 7)),
-    Workload("masks 14x14, 2 x 64 boxes", 2, 256, STRIDES, 128, (14, 14)),
+    Workload("pyramid, 2 x 512 boxes", 2, 256, STRIDES, 1024, (7, 7)),
+    Workload("pyramid, 2 x 512 proposals", 2, 256, STRIDES, 1024, (7, 7), (8, 800), side_distribution="log_uniform"),
+    Workload("pyramid, 1 x 1000 boxes", 1, 256, STRIDES, 1000, (7, 7)),
+    Workload("pyramid, 2 x 64 masks", 2, 256, STRIDES, 128, (14, 14)),
 ]
 MODES = ["inference", "forward", "forward_backward"]
 

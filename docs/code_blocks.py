@@ -1,7 +1,8 @@
 """A plugin of pytest that runs the code in documents: `python -m pytest -p docs.code_blocks README.md docs`.
 
 The Python of a document is run block by block, in one namespace and in an empty folder: what follows `>>>` must print
-what stands below it. In blocks of the language `console`, what follows `$ ` is run by a shell, likewise. A comment
+what stands below it. In blocks of the language `console`, what follows `$ ` is run by a shell, likewise. A block of the
+language `cpp` is written to main.cpp there, and one of `cmake` to CMakeLists.txt. A comment
 `<!-- skip: next "reason" -->` leaves out a block. One that begins with `invisible-code-block: python` is run, although
 no reader sees it.
 """
@@ -11,6 +12,7 @@ import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from sybil import Example, Sybil
@@ -30,6 +32,10 @@ def run_console(example: Example) -> str | None:
     return None
 
 
+def write_file(name: str) -> Callable[[Example], None]:
+    return lambda example: Path(name).write_text(example.parsed) and None
+
+
 def enter_folder(namespace: dict[str, object]) -> None:
     namespace[FOLDER], namespace[KEPT_FOLDER] = tempfile.TemporaryDirectory(), Path.cwd()
     os.chdir(namespace[FOLDER].name)
@@ -42,7 +48,13 @@ def leave_folder(namespace: dict[str, object]) -> None:
 
 pytest_collect_file = Sybil(
     path=str(ROOT),
-    parsers=[PythonCodeBlockParser(doctest_optionflags=FLAGS), CodeBlockParser("console", run_console), SkipParser()],
+    parsers=[
+        PythonCodeBlockParser(doctest_optionflags=FLAGS),
+        CodeBlockParser("console", run_console),
+        CodeBlockParser("cpp", write_file("main.cpp")),
+        CodeBlockParser("cmake", write_file("CMakeLists.txt")),
+        SkipParser(),
+    ],
     patterns=["*.md"],
     setup=enter_folder,
     teardown=leave_folder,

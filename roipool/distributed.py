@@ -2,16 +2,12 @@
 
     import roipool.distributed
 
-=====================  ===========  ===========  =====================================================
-features (N, C, H, W)  rois (K, 5)  output       gradient of the features
-=====================  ===========  ===========  =====================================================
-Replicate()            Replicate()  Replicate()  Replicate()
-Shard(1), channels     Replicate()  Shard(1)     Shard(1)
-Replicate()            Shard(0)     Shard(0)     Partial(): the sum over all shards, once it is needed
-=====================  ===========  ===========  =====================================================
+Features that are sharded by channels (``Shard(1)``), or rois ``(K, 5)`` that are sharded by rows (``Shard(0)``), are
+pooled without communication. The gradient of the features is sharded as they are, or ``Partial()`` for sharded rois: it
+becomes the sum over all shards once it is needed.
 
-These gather nothing. DTensor first brings other placements to one of them. Each shard has the bits that it has without
-sharding, except in a Partial gradient, whose parts the process group adds up in an order of its own.
+DTensor first brings other placements to one of these. Each shard has the bits that it has without sharding, except in a
+``Partial()`` gradient, whose parts the process group adds up in an order of its own.
 
 The API that this rests on, :func:`torch.distributed.tensor.experimental.register_sharding`, is experimental in PyTorch.
 No other part of roipool depends on it.

@@ -13,20 +13,9 @@ which takes models, too.
 A pyramid, :func:`roipool.multiscale_roi_pool`, becomes one ``MaxRoiPool`` for each level, which pools the regions of
 that level. Their sizes are compared with the bounds that the operator has, so the levels are the same to the bit.
 
-``MaxRoiPool`` computes what roi_pool does on ordinary input, but covers less:
-
-- ``X`` and ``rois`` share a dtype, float16, float32 or float64 (which of them a runtime implements is its own affair;
-  ONNX Runtime's CPU provider has float32). bfloat16 features are refused at export, and so are float64 boxes beside
-  narrower features, whose coordinates would be rounded. Boxes of other dtypes are cast to that of the features. Beside
-  float16 features that may round coordinates above 2048 px and fractions of pixels: export warns.
-- ``spatial_scale`` is a float32. Export warns where float64 boxes have a scale that this rounds. A scale for each axis
-  becomes a product with the boxes.
-- A bad batch index, a NaN or infinite coordinate and a NaN feature give undefined results in ONNX. ONNX Runtime
-  refuses a batch index out of range, skips NaN features, and gives the lowest number where a bin holds only -inf.
-- There is no argmax and no gradient: ``return_argmax=True`` cannot be exported.
-
-On valid float32 input, ONNX Runtime gives the bits of roipool. OpenVINO rounds the edges of a few bins otherwise, whose
-values are then those of a neighbouring cell.
+``MaxRoiPool`` computes what roi_pool does on ordinary input: on valid float32 input, ONNX Runtime gives the bits of
+roipool. It covers less: bfloat16, argmax, gradients and bad data are left out. Export refuses what it cannot say, and
+warns of what it rounds; docs/guides/onnx.md has the list.
 """
 
 import struct
