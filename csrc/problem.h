@@ -65,7 +65,7 @@ struct RoIPoolProblem {
 };
 
 // Places a region on maps: bin (p, q) has the cells y->bin_cells(p) by x->bin_cells(q). Returns the image that they lie
-// in, or -1 where every bin is empty, because the batch index is no image's or a coordinate is not finite.
+// in, or -1 where every bin is empty, because the batch index is outside the batch or a coordinate is not finite.
 template <typename T>
 ROIPOOL_HOST_DEVICE int64_t place_region(const RoIPoolProblem& problem, const FeatureMaps& maps, const T* roi,
                                          Axis<T>* x, Axis<T>* y) {

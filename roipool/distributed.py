@@ -1,16 +1,22 @@
-"""Shards: importing this module lets :class:`torch.distributed.tensor.DTensor` through :func:`roipool.roi_pool`. ::
+"""Lets sharded tensors through :func:`roipool.roi_pool`, once it is imported.
+
+Importing this module registers how :class:`torch.distributed.tensor.DTensor` is
+pooled::
 
     import roipool.distributed
 
-Features that are sharded by channels (``Shard(1)``), or rois ``(K, 5)`` that are sharded by rows (``Shard(0)``), are
-pooled without communication. The gradient of the features is sharded as they are, or ``Partial()`` for sharded rois: it
-becomes the sum over all shards once it is needed.
+Features that are sharded by channels (``Shard(1)``), or rois ``(K, 5)`` that
+are sharded by rows (``Shard(0)``), are pooled without communication. The
+gradient of the features is sharded as they are, or ``Partial()`` for sharded
+rois: it becomes the sum over all shards once it is needed.
 
-DTensor first brings other placements to one of these. Each shard has the bits that it has without sharding, except in a
-``Partial()`` gradient, whose parts the process group adds up in an order of its own.
+DTensor first brings other placements to one of these. Each shard has the bits
+that it has without sharding, except in a ``Partial()`` gradient, whose parts
+the process group adds up in an order of its own.
 
-The API that this rests on, :func:`torch.distributed.tensor.experimental.register_sharding`, is experimental in PyTorch.
-No other part of roipool depends on it.
+The API that this rests on,
+:func:`torch.distributed.tensor.experimental.register_sharding`, is experimental
+in PyTorch. No other part of roipool depends on it.
 """
 
 from typing import Any

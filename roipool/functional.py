@@ -1,4 +1,5 @@
-"""roi_pool() and multiscale_roi_pool(): they take the forms that arguments may have, then call the operators."""
+"""roi_pool() and multiscale_roi_pool(): they take the forms that arguments may
+have, then call the operators."""
 
 from __future__ import annotations  # lets help() show the names of types, as they stand here
 
@@ -99,53 +100,73 @@ def roi_pool(
     return_argmax: bool = False,
     out: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Max-pools each region of interest to a fixed grid of bins (Girshick, Fast R-CNN, 2015, section 2.1).
+    """Max-pools each region of interest to a fixed grid of bins.
 
-    A drop-in for :func:`torchvision.ops.roi_pool`. Bit for bit the ``ROIPooling`` of MXNet 1.9.1 on ordinary input;
-    docs/semantics.md lists where it differs from either. :func:`roipool.reference.roi_pool` computes the same in plain
+    The operator of Girshick, Fast R-CNN (2015), section 2.1, and a drop-in for
+    :func:`torchvision.ops.roi_pool`. Bit for bit the ``ROIPooling`` of MXNet
+    1.9.1 on ordinary input; docs/semantics.md lists where it differs from
+    either. :func:`roipool.reference.roi_pool` computes the same in plain
     PyTorch.
 
-    A region covers the feature cells ``round(x1 * spatial_scale) .. round(x2 * spatial_scale)``, both ends included
-    (likewise in y), at least one cell, and is cut into ``PH x PW`` bins of equal size, rounded outwards to whole cells
-    and clipped to the map. Each bin gives its largest value; a NaN wins, and of equal values the first in row-major
-    order. A bin with no cell, and every bin of a region whose ``batch_index`` is no image's or whose coordinates are
-    not finite, gives 0.
+    A region covers the feature cells
+    ``round(x1 * spatial_scale) .. round(x2 * spatial_scale)``, both ends
+    included (likewise in y), at least one cell, and is cut into ``PH x PW``
+    bins of equal size, rounded outwards to whole cells and clipped to the map.
+    Each bin gives its largest value; a NaN wins, and of equal values the first
+    in row-major order. A bin with no cell, and every bin of a region whose
+    ``batch_index`` is outside the batch or whose coordinates are not finite,
+    gives 0.
 
     Args:
-        input: feature maps, or the images themselves, of shape ``(N, C, H, W)``: float16, bfloat16, float32 or float64.
-            Contiguous and channels_last memory are read as they are.
-        boxes: regions in image pixels. Either ``(K, 5)`` with rows ``[batch_index, x1, y1, x2, y2]``, or N tensors
-            ``(L_i, 4)``, one for each image, with rows ``[x1, y1, x2, y2]``, in a list or a NestedTensor. Any floating
-            dtype, int32 or int64, whatever the dtype of ``input``; float64 boxes are placed in float64, all others in
-            float32. Boxes of a class that does not know the class of ``input`` are taken for plain tensors.
-        output_size: bins per region, ``PH = PW`` or ``(PH, PW)``; ints, or tensors or arrays of ints (under
-            ``torch.compile``, ints).
-        spatial_scale: feature cells per image pixel, ``1 / stride``; finite and greater than 0. A pair ``(y, x)`` where
-            the strides of the axes differ: each coordinate is scaled by that of its axis. Numbers, or tensors or arrays
-            of them; in ``torch.jit.trace`` and under ``torch.compile`` those in tensors are not looked at, and remain
+        input: feature maps, or the images themselves, of shape
+            ``(N, C, H, W)``: float16, bfloat16, float32 or float64. Contiguous
+            and channels_last memory are read as they are.
+        boxes: regions in image pixels. Either ``(K, 5)`` with rows
+            ``[batch_index, x1, y1, x2, y2]``, or N tensors ``(L_i, 4)``, one
+            for each image, with rows ``[x1, y1, x2, y2]``, in a list or a
+            NestedTensor. Any floating dtype, int32 or int64, whatever the dtype
+            of ``input``; float64 boxes are placed in float64, all others in
+            float32. A subclass of Tensor that cannot handle that of ``input``
+            is treated as a plain tensor.
+        output_size: bins per region, ``PH = PW`` or ``(PH, PW)``; ints, or
+            tensors or arrays of ints (under ``torch.compile``, ints).
+        spatial_scale: feature cells per image pixel, ``1 / stride``; finite and
+            greater than 0. A pair ``(y, x)`` where the strides of the axes
+            differ: each coordinate is scaled by that of its axis. Numbers, or
+            tensors or arrays of them; in ``torch.jit.trace`` and under
+            ``torch.compile`` those in tensors are not looked at, and remain
             inputs of the graph.
         return_argmax: also return where each value was found.
-        out: a tensor for ``output``, of the dtype and on the device of ``input``. It is resized where it has another
-            shape, with a warning unless it is empty (under ``torch.compile`` it must fit), and is written to without a
-            copy where it has the memory format of ``input``. It cannot be given together with ``return_argmax``, or
+        out: a tensor for ``output``, of the dtype and on the device of
+            ``input``. It is resized where it has another shape, with a warning
+            unless it is empty (under ``torch.compile`` it must fit), and is
+            written to without a copy where it has the memory format of
+            ``input``. It cannot be given together with ``return_argmax``, or
             where a derivative is asked for.
 
     Returns:
-        ``output`` of shape ``(K, C, PH, PW)``, in the dtype and memory format of ``input``. With ``return_argmax``,
-        the tuple ``(output, argmax)``: ``argmax`` has the shape of ``output`` and dtype int32 and holds ``y * W + x``
-        of the cell that gave the value, or -1 where ``output`` is 0 for want of one.
+        ``output`` of shape ``(K, C, PH, PW)``, in the dtype and memory format
+        of ``input``. With ``return_argmax``, the tuple ``(output, argmax)``:
+        ``argmax`` has the shape of ``output`` and dtype int32 and holds
+        ``y * W + x`` of the cell that gave the value, or -1 where the bin has
+        no cell.
 
-        Differentiable in ``input``, in reverse and forward mode, to any order. Gradients are summed in float32 (float64
-        for float64 input) in a fixed order, so they have the same bits in every run and for any number of threads.
-        ``boxes`` get no gradient, but where they require one, ``output`` does too, as torchvision's.
+        Differentiable in ``input``, in reverse and forward mode, to any order.
+        Gradients are summed in float32 (float64 for float64 input) in a fixed
+        order, so they have the same bits in every run and for any number of
+        threads. ``boxes`` get no gradient, but where they require one,
+        ``output`` does too, as torchvision's.
 
     Raises:
-        TypeError: an argument is of the wrong type, or a tensor of the wrong dtype, or not dense.
-        ValueError: a wrong shape or length, tensors on different devices, ``output_size`` less than 1,
-            ``spatial_scale`` not finite or not greater than 0, ``H * W`` greater than 2147483647, or ``out`` of another
-            dtype than ``input``, or together with ``return_argmax``; boxes that say of themselves that they are no
-            corners, as torchvision's ``BoundingBoxes`` may; bad boxes, while :class:`roipool.set_detect_bad_boxes` has
-            them looked for.
+        TypeError: an argument is of the wrong type, or a tensor of the wrong
+            dtype, or not dense.
+        ValueError: a wrong shape or length, tensors on different devices,
+            ``output_size`` less than 1, ``spatial_scale`` not finite or not
+            greater than 0, ``H * W`` greater than 2147483647, or ``out`` of
+            another dtype than ``input``, or together with ``return_argmax``;
+            torchvision's ``BoundingBoxes`` of another format than XYXY; bad
+            boxes, while :class:`roipool.set_detect_bad_boxes` has them looked
+            for.
         RuntimeError: ``out`` is given and a derivative is asked for.
 
     Example:
@@ -233,52 +254,72 @@ def multiscale_roi_pool(
     canonical_level: int = 4,
     return_argmax: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Pools each region as :func:`roi_pool` does, from the level of a feature pyramid that fits its size.
+    """Pools each region from the level of a feature pyramid that fits its size.
 
-    The level is chosen as in Lin et al., Feature Pyramid Networks (2017), equation 1, one operation after the other as
-    in :class:`torchvision.ops.MultiScaleRoIAlign`:
-    ``floor(canonical_level + log2(sqrt((x2 - x1) * (y2 - y1)) / canonical_scale) + 1e-6)``. ``inputs[0]`` is level
-    ``-log2(spatial_scales[0])``, rounded, and every further map is one level more, whatever its scale; regions of lower
-    levels are pooled from the first map, and of higher ones from the last. (torchvision gives zeros to the highest
-    where a level is left out among the maps.) A region whose area is not greater than 0 is pooled from the first map.
+    Does for a pyramid what :func:`roi_pool` does for one map.
 
-    One operator does it all in one call, without synchronisation, whatever the levels of the regions. Where maps have a
-    scale for each axis, each level is a call of :func:`roi_pool`'s operator, also without synchronisation: that takes
-    several times as long.
+    The level is chosen as in Lin et al., Feature Pyramid Networks (2017),
+    equation 1, one operation after the other as in
+    :class:`torchvision.ops.MultiScaleRoIAlign`, for
+    ``area = (x2 - x1) * (y2 - y1)``::
+
+        floor(canonical_level + log2(sqrt(area) / canonical_scale) + 1e-6)
+
+    ``inputs[0]`` is level ``-log2(spatial_scales[0])``, rounded, and every
+    further map is one level more, whatever its scale; regions of lower levels
+    are pooled from the first map, and of higher ones from the last.
+    (torchvision gives zeros to the highest where a level is left out among the
+    maps.) A region whose area is not greater than 0 is pooled from the first
+    map.
+
+    One operator does it all in one call, without synchronisation, whatever the
+    levels of the regions. Where maps have a scale for each axis, each level is
+    a call of :func:`roi_pool`'s operator, also without synchronisation: that
+    takes several times as long.
 
     Args:
-        inputs: feature maps of 1 to 8 levels, finest first, each of shape ``(N, C, H, W)`` with H and W of its own, as
-            in :func:`roi_pool`. They have one dtype; the first one's memory format is that of the output.
+        inputs: feature maps of 1 to 8 levels, finest first, each of shape
+            ``(N, C, H, W)`` with H and W of its own, as in :func:`roi_pool`.
+            They have one dtype; the first one's memory format is that of the
+            output.
         boxes: as in :func:`roi_pool`.
         output_size: as in :func:`roi_pool`.
-        spatial_scales: feature cells per image pixel of each level, ``1 / stride``, or pairs ``(y, x)`` as in
-            :func:`roi_pool`; finite and greater than 0, from fine to coarse. The geometric mean of the first pair
-            decides the level of the first map. In ``torch.jit.trace``, numbers in tensors become constants, and
-            ``torch.compile`` refuses them. Where there are pairs, it takes ``canonical_scale`` and ``canonical_level``
-            as constants alone.
-        canonical_scale: size in image pixels, the square root of the area, of the regions that belong to
-            ``canonical_level``; finite and greater than 0.
-        canonical_level: the level of a region of ``canonical_scale``. Level ``l`` has ``spatial_scale = 2 ** -l``.
+        spatial_scales: feature cells per image pixel of each level,
+            ``1 / stride``, or pairs ``(y, x)`` as in :func:`roi_pool`; finite
+            and greater than 0, from fine to coarse. The geometric mean of the
+            first pair decides the level of the first map. In
+            ``torch.jit.trace``, numbers in tensors become constants, and
+            ``torch.compile`` refuses them. Where there are pairs, it takes
+            ``canonical_scale`` and ``canonical_level`` as constants alone.
+        canonical_scale: size in image pixels, the square root of the area, of
+            the regions that belong to ``canonical_level``; finite and greater
+            than 0.
+        canonical_level: the level of a region of ``canonical_scale``. Level
+            ``l`` has ``spatial_scale = 2 ** -l``.
         return_argmax: also return where each value was found.
 
     Returns:
-        ``output`` of shape ``(K, C, PH, PW)``, in the dtype of ``inputs`` and the memory format of the first. With
-        ``return_argmax``, the tuple ``(output, argmax)`` as in :func:`roi_pool`, where ``argmax`` is an offset in the
-        map of the region's level.
+        ``output`` of shape ``(K, C, PH, PW)``, in the dtype of ``inputs`` and
+        the memory format of the first. With ``return_argmax``, the tuple
+        ``(output, argmax)`` as in :func:`roi_pool`, where ``argmax`` is an
+        offset in the map of the region's level.
 
-        Differentiable in all of ``inputs``, in reverse and forward mode, to any order, with gradients that have the
-        same bits in every run.
+        Differentiable in all of ``inputs``, in reverse and forward mode, to any
+        order, with gradients that have the same bits in every run.
 
     Raises:
-        TypeError: an argument is of the wrong type, or a tensor of the wrong dtype.
-        ValueError: as :func:`roi_pool`; also inputs that differ in N, C, dtype or device, less than 1 or more than 8 of
-            them, another number of ``spatial_scales``, or such that do not go from fine to coarse.
+        TypeError: an argument is of the wrong type, or a tensor of the wrong
+            dtype.
+        ValueError: as :func:`roi_pool`; also inputs that differ in N, C, dtype
+            or device, less than 1 or more than 8 of them, another number of
+            ``spatial_scales``, or such that do not go from fine to coarse.
 
     Example:
         >>> import torch, roipool
-        >>> maps = [torch.rand(1, 16, 200, 336), torch.rand(1, 16, 100, 168)]  # at strides of 4 and 8 pixels
+        >>> maps = [torch.rand(1, 16, 200, 336), torch.rand(1, 16, 100, 168)]
+        >>> scales = [1 / 4, 1 / 8]
         >>> boxes = [torch.tensor([[32.0, 16, 90, 70], [10, 20, 1200, 780]])]
-        >>> roipool.multiscale_roi_pool(maps, boxes, output_size=7, spatial_scales=[1 / 4, 1 / 8]).shape
+        >>> roipool.multiscale_roi_pool(maps, boxes, 7, scales).shape
         torch.Size([2, 16, 7, 7])
     """
     if not isinstance(inputs, (list, tuple)):

@@ -18,14 +18,18 @@ from roipool.functional import multiscale_roi_pool, roi_pool
 
 @not_scriptable
 class RoIPool(nn.Module):
-    """:func:`roipool.roi_pool` as a layer; a drop-in for :class:`torchvision.ops.RoIPool`. It has no parameters.
+    """:func:`roipool.roi_pool` as a layer.
+
+    A drop-in for :class:`torchvision.ops.RoIPool`. It has no parameters.
 
     Args:
         output_size: bins per region, ``PH = PW`` or ``(PH, PW)``.
-        spatial_scale: feature cells per image pixel, ``1 / stride``, of both axes or ``(y, x)``.
+        spatial_scale: feature cells per image pixel, ``1 / stride``, of both
+            axes or ``(y, x)``.
 
     Raises:
-        TypeError, ValueError: ``output_size`` is not one or two ints. (The scale is checked when the layer is called.)
+        TypeError, ValueError: ``output_size`` is not one or two ints. (The
+            scale is checked when the layer is called.)
 
     Example:
         >>> import torch, roipool
@@ -46,18 +50,21 @@ class RoIPool(nn.Module):
         boxes: Tensor | Sequence[Tensor] | None = None,
         rois: Tensor | Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Calls :func:`roipool.roi_pool` with ``input`` and ``boxes``; ``rois`` is torchvision's name for ``boxes``.
+        """Calls :func:`roipool.roi_pool` with ``input`` and ``boxes``.
 
         Args:
             input: feature maps ``(N, C, H, W)``.
-            boxes: regions ``(K, 5)``, rows ``[batch_index, x1, y1, x2, y2]``, or a list of N tensors ``(L_i, 4)``.
-            rois: the same under another name; exactly one of the two is given.
+            boxes: regions ``(K, 5)``, rows ``[batch_index, x1, y1, x2, y2]``,
+                or a list of N tensors ``(L_i, 4)``.
+            rois: torchvision's name for ``boxes``; exactly one of the two is
+                given.
 
         Returns:
             ``(K, C, PH, PW)`` in the dtype and memory format of ``input``.
 
         Raises:
-            TypeError, ValueError: as :func:`roipool.roi_pool`; also for both or neither of ``boxes`` and ``rois``.
+            TypeError, ValueError: as :func:`roipool.roi_pool`; also for both or
+                neither of ``boxes`` and ``rois``.
         """
         if boxes is None or rois is not None:
             boxes = _choose_boxes(boxes, rois)
@@ -77,39 +84,50 @@ def _choose_boxes(boxes: Any, rois: Any) -> Any:
 
 @not_scriptable
 class MultiScaleRoIPool(nn.Module):
-    """:func:`roipool.multiscale_roi_pool` as a layer: the max-pooling counterpart of
-    :class:`torchvision.ops.MultiScaleRoIAlign`, in whose place it can be put::
+    """:func:`roipool.multiscale_roi_pool` as a layer.
+
+    The max-pooling counterpart of :class:`torchvision.ops.MultiScaleRoIAlign`,
+    in whose place it can be put::
 
         model = torchvision.models.detection.fasterrcnn_resnet50_fpn(...)
-        model.roi_heads.box_roi_pool = roipool.MultiScaleRoIPool(["0", "1", "2", "3"], output_size=7)
+        pool = roipool.MultiScaleRoIPool(["0", "1", "2", "3"], output_size=7)
+        model.roi_heads.box_roi_pool = pool
 
-    It has no parameters and no state. Give it the scales of the maps where they are known: else they are inferred in
-    each call, from the sizes of maps and images. The scale of a map is then the power of 2 that is nearest to the ratio
-    of map to images, along the axis in which the images are longer. (torchvision goes by the height, and keeps the
-    scales of its first call.) Images are padded to multiples of 32 pixels in most models, so small ones can mislead: of
-    40 rows, padded to 64, a map of stride 4 has 16, which is nearer to 1/2 than to 1/4. If that is so of the longer
-    side but not of the shorter, the shorter one decides. If it is so of both, a warning says that ``scales`` should be
-    given. Maps whose strides differ by axis need ``scales``.
+    It has no parameters and no state. Give it the scales of the maps where they
+    are known: else they are inferred in each call, from the sizes of maps and
+    images. The scale of a map is then the power of 2 that is nearest to the
+    ratio of map to images, along the axis in which the images are longer.
+    (torchvision goes by the height, and keeps the scales of its first call.)
+    Images are padded to multiples of 32 pixels in most models, so small ones
+    can mislead: of 40 rows, padded to 64, a map of stride 4 has 16, which is
+    nearer to 1/2 than to 1/4. If that is so of the longer side but not of the
+    shorter, the shorter one decides. If it is so of both, a warning says that
+    ``scales`` should be given. Maps whose strides differ by axis need
+    ``scales``.
 
     Args:
-        featmap_names: the maps of ``features`` to pool from, finest first; others are ignored.
+        featmap_names: the maps of ``features`` to pool from, finest first;
+            others are ignored.
         output_size: bins per region, ``PH = PW`` or ``(PH, PW)``.
-        canonical_scale: size in image pixels, the square root of the area, of the regions that belong to
-            ``canonical_level``.
-        canonical_level: the level of a region of ``canonical_scale``. Level ``l`` has 1 cell per ``2 ** l`` pixels.
-        scales: feature cells per image pixel, ``1 / stride``, of each map, each of both axes or ``(y, x)``. The
-            attribute of the same name may be set later.
+        canonical_scale: size in image pixels, the square root of the area, of
+            the regions that belong to ``canonical_level``.
+        canonical_level: the level of a region of ``canonical_scale``. Level
+            ``l`` has 1 cell per ``2 ** l`` pixels.
+        scales: feature cells per image pixel, ``1 / stride``, of each map, each
+            of both axes or ``(y, x)``. The attribute of the same name may be
+            set later.
 
     Raises:
-        TypeError, ValueError: ``featmap_names`` is no list of str, ``output_size`` is not one or two ints, or
-            ``scales`` does not hold a scale for each map, from fine to coarse.
+        TypeError, ValueError: ``featmap_names`` is no list of str,
+            ``output_size`` is not one or two ints, or ``scales`` does not hold
+            a scale for each map, from fine to coarse.
 
     Example:
         >>> import torch, roipool
         >>> pool = roipool.MultiScaleRoIPool(["0", "1"], output_size=7)
-        >>> features = {"0": torch.rand(1, 16, 200, 336), "1": torch.rand(1, 16, 100, 168)}
+        >>> maps = [torch.rand(1, 16, 200, 336), torch.rand(1, 16, 100, 168)]
         >>> boxes = [torch.tensor([[32.0, 16, 90, 70], [10, 20, 1200, 780]])]
-        >>> pool(features, boxes, image_shapes=[(800, 1344)]).shape
+        >>> pool(dict(zip("01", maps)), boxes, image_shapes=[(800, 1344)]).shape
         torch.Size([2, 16, 7, 7])
     """
 
@@ -149,18 +167,21 @@ class MultiScaleRoIPool(nn.Module):
         """Pools each box from one of the maps.
 
         Args:
-            features: feature maps by name, each ``(N, C, H, W)``. Maps in other dtypes than the first, as autocast may
-                leave them, are cast to that.
-            boxes: N tensors ``(L_i, 4)`` with rows ``[x1, y1, x2, y2]`` in image pixels, or one tensor ``(K, 5)``.
-            image_shapes: heights and widths ``(H, W)`` of the images in pixels, without padding. Not needed where the
-                layer has the scales.
+            features: feature maps by name, each ``(N, C, H, W)``. Maps in other
+                dtypes than the first, as autocast may leave them, are cast to
+                that.
+            boxes: N tensors ``(L_i, 4)`` with rows ``[x1, y1, x2, y2]`` in
+                image pixels, or one tensor ``(K, 5)``.
+            image_shapes: heights and widths ``(H, W)`` of the images in pixels,
+                without padding. Not needed where the layer has the scales.
 
         Returns:
             ``(K, C, PH, PW)``, the boxes of the first image first.
 
         Raises:
-            TypeError, ValueError: as :func:`roipool.multiscale_roi_pool`; also if ``features`` lacks one of the maps,
-                or ``image_shapes`` is not a list of heights and widths.
+            TypeError, ValueError: as :func:`roipool.multiscale_roi_pool`; also
+                if ``features`` lacks one of the maps, or ``image_shapes`` is
+                not a list of heights and widths.
         """
         canonical = (self.canonical_scale, self.canonical_level)
         return _pool_named(features, boxes, image_shapes, self.featmap_names, self.output_size, self.scales, canonical)

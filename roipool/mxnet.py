@@ -1,4 +1,5 @@
-"""Serves code that comes from MXNet: ``mx.npx.roi_pooling`` and ``mx.nd.ROIPooling`` under their own signature."""
+"""Serves code that comes from MXNet: ``roi_pooling`` under its own
+signature."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,22 +29,27 @@ def roi_pooling(
     out: Tensor | None = None,
     name: str | None = None,
 ) -> Tensor:
-    """MXNet's ``roi_pooling``: :func:`roipool.roi_pool` with MXNet's argument names and limits.
+    """:func:`roipool.roi_pool` with MXNet's argument names and limits.
 
     Args:
         data: feature maps of shape ``(N, C, H, W)``.
-        rois: regions of shape ``(K, 5)``, rows ``[batch_index, x1, y1, x2, y2]`` in image pixels.
+        rois: regions of shape ``(K, 5)``, rows
+            ``[batch_index, x1, y1, x2, y2]`` in image pixels.
         pooled_size: bins per region, ``(PH, PW)``.
         spatial_scale: feature cells per image pixel, in ``[0, 1]``.
-        out: a tensor of the shape, dtype and device of the result, to write it to.
+        out: a tensor of the shape, dtype and device of the result, to write it
+            to.
         name: accepted for MXNet's sake; a symbol's name has no meaning here.
 
     Returns:
-        ``(K, C, PH, PW)`` in the dtype of ``data``; ``out`` itself where it was given.
+        ``(K, C, PH, PW)`` in the dtype of ``data``; ``out`` itself where it was
+        given.
 
     Raises:
-        TypeError, ValueError: as :func:`roipool.roi_pool`, and where ``pooled_size`` is not a pair, ``rois`` not a
-            tensor, ``spatial_scale`` not in ``[0, 1]``, or ``out`` does not fit the result.
+        TypeError, ValueError: as :func:`roipool.roi_pool`, and where
+            ``pooled_size`` is not a pair, ``rois`` not a tensor,
+            ``spatial_scale`` not in ``[0, 1]``, or ``out`` does not fit the
+            result.
         RuntimeError: ``out`` is given and a derivative is asked for.
 
     Example:

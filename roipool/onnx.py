@@ -1,20 +1,23 @@
-"""Exports roipool to ONNX, in whose standard operators ``MaxRoiPool`` is :func:`roipool.roi_pool`. ::
+"""Exports models that pool regions to ONNX, as its operator ``MaxRoiPool``.
+
+Models need nothing of this module::
 
     torch.onnx.export(model, arguments, "model.onnx")
 
-takes models that pool regions, and needs nothing of this module. The default exporter of PyTorch needs ``onnxscript``
-(``pip install 'roipool[onnx]'``); the one of traces, ``dynamo=False``, works as well. A program that ``torch.export``
-made goes through ::
+The default exporter of PyTorch needs ``onnxscript``; the one of traces,
+``dynamo=False``, works as well. A program that ``torch.export`` made goes through ::
 
     roipool.onnx.export(program, arguments, "model.onnx")
 
 which takes models, too.
 
-A pyramid, :func:`roipool.multiscale_roi_pool`, becomes one ``MaxRoiPool`` for each level, which pools the regions of
-that level. Their sizes are compared with the bounds that the operator has, so the levels are the same to the bit.
+A pyramid, :func:`roipool.multiscale_roi_pool`, becomes one ``MaxRoiPool`` for
+each level, which pools the regions of that level. Their areas are compared with
+the bounds that the operator has, so the levels are the same to the bit.
 
-``MaxRoiPool`` computes what roi_pool does on ordinary input: on valid float32 input, ONNX Runtime gives the bits of
-roipool. It covers less: bfloat16, argmax, gradients and bad data are left out. Export refuses what it cannot say, and
+``MaxRoiPool`` computes what roi_pool does on ordinary input: on valid float32
+input, ONNX Runtime gives the bits of roipool. It covers less: bfloat16, argmax,
+gradients and bad data are left out. Export refuses what it cannot say, and
 warns of what it rounds; docs/guides/onnx.md has the list.
 """
 
@@ -36,19 +39,24 @@ __all__ = ["export"]
 
 
 def export(model: Any, *arguments: Any, **keywords: Any) -> Any:
-    """Does what :func:`torch.onnx.export` does, and also takes a program of ``torch.export`` that pools regions.
+    """Does what :func:`torch.onnx.export` does, and also takes a program of
+    ``torch.export`` that pools regions.
 
     Args:
         model: a module, or a :class:`torch.export.ExportedProgram`.
-        arguments: passed on to :func:`torch.onnx.export`: the example inputs, the path, and so on.
+        arguments: passed on to :func:`torch.onnx.export`: the example inputs,
+            the path, and so on.
         keywords: passed on as well.
 
     Returns:
-        What :func:`torch.onnx.export` returns: by default a :class:`torch.onnx.ONNXProgram`.
+        What :func:`torch.onnx.export` returns: by default a
+        :class:`torch.onnx.ONNXProgram`.
 
     Raises:
-        ValueError: ONNX cannot say what the model does with regions (for modules, within the exporter's own error).
-        ModuleNotFoundError: onnxscript is not installed, and ``dynamo`` is not False.
+        ValueError: ONNX cannot say what the model does with regions (for
+            modules, within the exporter's own error).
+        ModuleNotFoundError: onnxscript is not installed, and ``dynamo`` is not
+            False.
     """
     if isinstance(model, torch.export.ExportedProgram):
         model = model.run_decompositions({getattr(ops, name).default: RECORDERS[name] for name in RECORDERS})

@@ -1,4 +1,7 @@
-"""Computes in plain PyTorch what roipool does: slow, obvious, and what the native kernels are held to, bit for bit."""
+"""Computes in plain PyTorch what roipool does: slow and obvious.
+
+The native kernels are held to it, bit for bit.
+"""
 
 from __future__ import annotations  # lets help() show the names of types, as they stand here
 
@@ -60,19 +63,24 @@ def roi_pool(
     *,
     return_argmax: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Computes what :func:`roipool.roi_pool` does, region by region and bin by bin.
+    """Computes what :func:`roipool.roi_pool` does, region by region and bin by
+    bin.
 
     It works on CPU, has no derivative, and checks no argument.
 
     Args:
-        input: feature maps ``(N, C, H, W)``, float16, bfloat16, float32 or float64.
-        boxes: regions in image pixels, ``(K, 5)`` or a list of N tensors ``(L_i, 4)``.
+        input: feature maps ``(N, C, H, W)``, float16, bfloat16, float32 or
+            float64.
+        boxes: regions in image pixels, ``(K, 5)`` or a list of N tensors
+            ``(L_i, 4)``.
         output_size: bins per region, ``PH = PW`` or ``(PH, PW)``.
-        spatial_scale: feature cells per image pixel, of both axes or ``(y, x)``.
+        spatial_scale: feature cells per image pixel, of both axes or
+            ``(y, x)``.
         return_argmax: also return where each value was found.
 
     Returns:
-        ``output`` ``(K, C, PH, PW)`` in the dtype of ``input``, or ``(output, argmax)`` with argmax in int32.
+        ``output`` ``(K, C, PH, PW)`` in the dtype of ``input``, or
+        ``(output, argmax)`` with argmax in int32.
     """
     pooled_height, pooled_width = parse_output_size(output_size)
     rois = convert_boxes_to_rois(boxes, input)
@@ -101,7 +109,11 @@ def roi_pool(
 
 
 def levels_of(boxes: Tensor, spatial_scales: Sequence[Scale], canonical_scale: float, canonical_level: int) -> Tensor:
-    """Returns (K,), the index of the map that each of boxes (K, 4), in image pixels, is pooled from."""
+    """Returns ``(K,)``: the index of the map that each box is pooled from.
+
+    Takes boxes ``(K, 4)`` in image pixels; the other arguments are those of
+    :func:`multiscale_roi_pool`.
+    """
     boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     # The last bit of torch.sqrt depends on the processor.
@@ -124,8 +136,9 @@ def multiscale_roi_pool(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Computes what :func:`roipool.multiscale_roi_pool` does, level by level.
 
-    Takes the arguments of :func:`roipool.multiscale_roi_pool`, on CPU, and checks none. Has no derivative. Returns what
-    :func:`roi_pool` does; ``argmax`` is an offset in the map of the region's level.
+    Takes the arguments of :func:`roipool.multiscale_roi_pool`, on CPU, and
+    checks none. Has no derivative. Returns what :func:`roi_pool` does;
+    ``argmax`` is an offset in the map of the region's level.
     """
     rois = convert_boxes_to_rois(boxes, inputs[0])
     rois = rois.to(torch.promote_types(rois.dtype, torch.float32))
@@ -140,7 +153,10 @@ def multiscale_roi_pool(
 
 
 def roi_pool_backward(grad_output: Tensor, boxes: Tensor, argmax: Tensor, input_shape: Sequence[int]) -> Tensor:
-    """Returns the gradient of ``input``, summed in the order that fixes its bits: by region, then row, then column.
+    """Returns the gradient of ``input``, summed in the order that fixes its
+    bits.
+
+    That is by region, then row of bins, then column.
 
     Args:
         grad_output: gradient of the output, ``(K, C, PH, PW)``.
@@ -149,7 +165,8 @@ def roi_pool_backward(grad_output: Tensor, boxes: Tensor, argmax: Tensor, input_
         input_shape: ``(N, C, H, W)``.
 
     Returns:
-        ``(N, C, H, W)`` in the dtype of ``grad_output``; sums are in float32, or float64 for float64.
+        ``(N, C, H, W)`` in the dtype of ``grad_output``; sums are in float32,
+        or float64 for float64.
     """
     num_images, channels, height, width = input_shape
     sums_dtype = torch.promote_types(grad_output.dtype, torch.float32)
@@ -175,7 +192,11 @@ def multiscale_roi_pool_backward(
     canonical_scale: float = 224,
     canonical_level: int = 4,
 ) -> list[Tensor]:
-    """Returns the gradient of each of ``inputs``, of the shapes ``input_shapes``, as :func:`roi_pool_backward` does."""
+    """Returns the gradient of each of ``inputs``, of the shapes
+    ``input_shapes``.
+
+    Sums as :func:`roi_pool_backward` does.
+    """
     levels = levels_of(boxes[:, 1:], spatial_scales, canonical_scale, canonical_level)
     return [
         roi_pool_backward(grad_output[levels == level], boxes[levels == level], argmax[levels == level], shape)

@@ -1,4 +1,4 @@
-"""Serves models of torchvision: :func:`accelerate` lets its ``roi_pool`` run on roipool's kernels."""
+"""Serves models of torchvision: its ``roi_pool`` runs on roipool's kernels."""
 
 import importlib
 import warnings
@@ -15,9 +15,10 @@ __all__ = ["Acceleration", "accelerate"]
 
 
 class Acceleration:
-    """A handle on what one call of :func:`accelerate` has done, as PyTorch's hooks have.
+    """Holds on to what one call of :func:`accelerate` has done.
 
-    Undoes that call at the end of a ``with`` block, or by :meth:`remove`. Other calls stay in force.
+    Undoes that call at the end of a ``with`` block, or by :meth:`remove`. Other
+    calls stay in force.
     """
 
     def __init__(self) -> None:
@@ -25,7 +26,7 @@ class Acceleration:
         _in_force.add(self)
 
     def remove(self) -> None:
-        """Undoes the call of :func:`accelerate`. Calling it again does nothing."""
+        """Undoes that call. Calling it again does nothing."""
         _in_force.discard(self)
         self._library = None  # kernels are registered for as long as their library lasts
 
@@ -41,50 +42,70 @@ _in_force: set[Acceleration] = set()
 
 
 def accelerate() -> Acceleration:
-    """Lets ``torchvision.ops.roi_pool`` and ``RoIPool`` run on roipool's kernels, without a changed line in a model. ::
+    """Lets torchvision's ``roi_pool`` and ``RoIPool`` run on roipool's kernels.
+
+    No line of a model changes::
 
         roipool.torchvision.accelerate()  # for as long as the process lasts
 
         with roipool.torchvision.accelerate():  # until the end of the block
             model(images)
 
-    It replaces the kernels of the operators ``torchvision::roi_pool`` and ``torchvision::_roi_pool_backward`` on CPU
-    and, where roipool has CUDA kernels, on CUDA. So it reaches all that calls these operators in this process: eager
-    code, modules that were scripted, traced, exported or loaded, what ``torch.compile`` compiled before or compiles
-    later, and packages of AOTInductor. Models keep no trace of it: what is saved or exported meanwhile runs on
-    torchvision elsewhere. torchvision's derivatives, autocasting and fake kernels stay, and so do their limits: first
-    derivatives in reverse mode, and boxes in the dtype of the features under ``torch.compile`` and export. All other
-    operators stay torchvision's own, ``roi_align`` among them, and with it ``MultiScaleRoIAlign``;
-    :class:`roipool.MultiScaleRoIPool` is the layer for feature pyramids.
+    It replaces the kernels of the operators ``torchvision::roi_pool`` and
+    ``torchvision::_roi_pool_backward`` on CPU and, where roipool has CUDA
+    kernels, on CUDA. So it reaches all that calls these operators in this
+    process: eager code, modules that were scripted, traced, exported or loaded,
+    what ``torch.compile`` compiled before or compiles later, and packages of
+    AOTInductor. Models keep no trace of it: what is saved or exported meanwhile
+    runs on torchvision elsewhere. torchvision's derivatives, autocasting and
+    fake kernels stay, and so do their limits: first derivatives in reverse
+    mode, and boxes in the dtype of the features under ``torch.compile`` and
+    export. All other operators stay torchvision's own, ``roi_align`` among
+    them, and with it ``MultiScaleRoIAlign``; :class:`roipool.MultiScaleRoIPool`
+    is the layer for feature pyramids.
 
-    Results have the bits of torchvision's on ordinary data (on CUDA, gradients of torchvision's vary from run to run),
-    and its memory format: they are contiguous, whatever the features are. An argmax means the same to both, so that a
-    backward may follow a forward of the other. Results differ where :func:`roipool.roi_pool` does:
+    Results have the bits of torchvision's on ordinary data (on CUDA, gradients
+    of torchvision's vary from run to run), and its memory format: they are
+    contiguous, whatever the features are. An argmax means the same to both, so
+    that a backward may follow a forward of the other. Results differ where
+    :func:`roipool.roi_pool` does:
 
-    - NaN features propagate, and a bin of -inf, or of values at or below -FLT_MAX, gives its value and that value a
-      gradient. torchvision skips them.
-    - A region whose ``batch_index`` is no image's gives 0, where torchvision reads out of bounds; so does one whose
-      coordinates are not finite. Coordinates that leave int32 when they are scaled are clamped.
-    - bfloat16 features are pooled as well, and in eager mode boxes may have another floating dtype than the features.
-    - Beside float16 features, regions are placed in float32, not in float16. Gradients of float16 are summed in float32
-      and rounded once.
+    - NaN features propagate, and a bin of -inf, or of values at or below
+      -FLT_MAX, gives its value and that value a gradient. torchvision skips
+      them.
+    - A region whose ``batch_index`` is outside the batch gives 0, where
+      torchvision reads out of bounds; so does one whose coordinates are not
+      finite. Coordinates that leave int32 when they are scaled are clamped.
+    - bfloat16 features are pooled as well, and in eager mode boxes may have
+      another floating dtype than the features.
+    - Beside float16 features, regions are placed in float32, not in float16.
+      Gradients of float16 are summed in float32 and rounded once.
     - Gradients on CUDA have the same bits in every run.
-    - Arguments that have no meaning raise a ``TypeError`` or ``ValueError``, also some that torchvision takes: an
-      ``output_size`` of 0, a ``spatial_scale`` that is not finite, boxes without five columns. Scales that are 0 or
-      negative stay allowed.
+    - Arguments that have no meaning raise a ``TypeError`` or ``ValueError``,
+      also some that torchvision takes: an ``output_size`` of 0, a
+      ``spatial_scale`` that is not finite, boxes without five columns. Scales
+      that are 0 or negative stay allowed.
 
-    The kernels are entered through Python, which adds some 10 us to a forward and 40 us to a training step: with next
-    to nothing to compute, a call is slower than torchvision's own. C++ programs without Python are not reached.
+    torchvision's operator always writes an argmax, so that inference takes as
+    long as the forward of training: call :func:`roipool.roi_pool` for the
+    fastest one. The kernels are entered through Python, which adds some 10 us
+    to a forward and 40 us to a training step: with next to nothing to compute,
+    a call is slower than torchvision's own. C++ programs without Python are not
+    reached.
 
-    The kernels are the process's, not a thread's. Calls may be nested and undone in any order: torchvision's own are
-    back once all are undone. PyTorch changes its table of kernels without a lock against calls, so that a call in
-    another thread at that moment may fail or crash: do and undo this while no other thread pools regions.
+    The kernels are the process's, not a thread's. Calls may be nested and
+    undone in any order: torchvision's own are back once all are undone. PyTorch
+    changes its table of kernels without a lock against calls, so that a call in
+    another thread at that moment may fail or crash: do and undo this while no
+    other thread pools regions.
 
     Returns:
-        A handle, to be used in a ``with`` statement, or by its method ``remove()``, or not at all.
+        A handle, to be used in a ``with`` statement, or by its method
+        ``remove()``, or not at all.
 
     Raises:
-        ImportError: torchvision is not installed, or does not work beside this torch.
+        ImportError: torchvision is not installed, or does not work beside this
+            torch.
     """
     return Acceleration()
 

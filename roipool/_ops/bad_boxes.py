@@ -1,4 +1,5 @@
-"""Finds bad boxes where users ask for it: regions that would be pooled to zeros, or from a single cell, in silence."""
+"""Finds bad boxes where users ask for it: regions that would be pooled to
+zeros, or from a single cell, in silence."""
 
 import os
 from collections.abc import Sequence
@@ -16,26 +17,35 @@ is_detecting = os.environ.get("ROIPOOL_DETECT_BAD_BOXES", "0").lower() not in ("
 
 
 class set_detect_bad_boxes:
-    """Turns the search for bad boxes on or off, as a function or as a context manager.
+    """Turns the search for bad boxes on or off: a function and context manager.
 
-    While it is on, :func:`roipool.roi_pool`, :func:`roipool.multiscale_roi_pool`, their modules and
-    :func:`roipool.mxnet.roi_pooling` raise a ValueError that names the first region
+    While it is on, :func:`roipool.roi_pool`,
+    :func:`roipool.multiscale_roi_pool`, their modules and
+    :func:`roipool.mxnet.roi_pooling` raise a ValueError that names the first
+    region
 
-    - whose ``batch_index`` is no image's: it would be pooled to zeros, as under :class:`torch.nn.DataParallel`, which
-      hands the second replica boxes ``(K, 5)`` with indices of the whole batch;
-    - that has a coordinate which is not finite: it would be pooled to zeros as well;
-    - with ``x2 < x1`` or ``y2 < y1``: it would be pooled as if it were a single cell wide or high.
+    - whose ``batch_index`` is outside the batch: it would be pooled to zeros,
+      as under :class:`torch.nn.DataParallel`, which hands the second replica
+      boxes ``(K, 5)`` with indices of the whole batch;
+    - that has a coordinate which is not finite: it would be pooled to zeros as
+      well;
+    - with ``x2 < x1`` or ``y2 < y1``: it would be pooled as if it were a single
+      cell wide or high.
 
-    The environment variable ``ROIPOOL_DETECT_BAD_BOXES=1`` turns it on from the start. It is for debugging, like
-    :class:`torch.autograd.set_detect_anomaly`: each call waits for the device. While it is off, it costs nothing.
+    The environment variable ``ROIPOOL_DETECT_BAD_BOXES=1`` turns it on from the
+    start. It is for debugging, like :class:`torch.autograd.set_detect_anomaly`:
+    each call waits for the device. While it is off, it costs nothing.
 
-    Boxes are not looked at where they have no values yet, or must not be waited for: under ``torch.compile``, in export
-    and in ``torch.jit.trace``, on meta, fake and distributed tensors, within the transforms of ``torch.func``, and
-    while a CUDA graph is captured. Nor does it see calls of the operators ``torch.ops.roipool.*`` themselves, or of
-    torchvision's under :func:`roipool.torchvision.accelerate`.
+    Boxes are not looked at where they have no values yet, or must not be waited
+    for: under ``torch.compile``, in export and in ``torch.jit.trace``, on meta,
+    fake and distributed tensors, within the transforms of ``torch.func``, and
+    while a CUDA graph is captured. Nor does it see calls of the operators
+    ``torch.ops.roipool.*`` themselves, or of torchvision's under
+    :func:`roipool.torchvision.accelerate`.
 
     Args:
-        mode: whether to look for bad boxes, in all threads. As a context manager, it restores what was set before.
+        mode: whether to look for bad boxes, in all threads. As a context
+            manager, it restores what was set before.
 
     Raises:
         TypeError: ``mode`` is no bool.

@@ -10,10 +10,13 @@ import torch
 try:
     importlib.import_module("roipool._C")  # which depends on libroipool
 except ImportError as error:
-    raise ImportError(
-        f"roipool's native library is missing or does not load ({error}): reinstall roipool from where you "
-        "installed it, or, in a checkout of the source, build it with `pip install --no-build-isolation -e .`"
-    ) from error
+    remedy = "reinstall roipool from where you installed it"
+    if (Path(__file__).parents[2] / "setup.py").exists():
+        remedy = (
+            "this is a checkout of the source, so build it here with `pip install --no-build-isolation -e .`, or run "
+            "Python elsewhere if you have installed roipool"
+        )
+    raise ImportError(f"roipool's native library is missing or does not load ({error}): {remedy}") from error
 
 LIBRARY, CUDA_LIBRARY = (Path(__file__).parents[1] / f"{name}.so" for name in ("libroipool", "libroipool_cuda"))
 

@@ -51,7 +51,13 @@ def test_import_fails_with_reason_and_remedy(tmp_path, fault):
     error = import_with(tmp_path, libraries)
     assert error.startswith("ImportError: roipool's native library is missing or does not load (")
     assert reason in error
-    assert "pip install --no-build-isolation -e ." in error
+    assert error.endswith("): reinstall roipool from where you installed it")
+
+
+def test_import_fails_with_the_remedy_of_a_checkout(tmp_path):
+    (tmp_path / "setup.py").touch()
+    error = import_with(tmp_path, {})
+    assert "): this is a checkout of the source, so build it here with `pip install --no-build-isolation -e .`" in error
 
 
 def test_capability_that_is_none_is_refused_at_import():
