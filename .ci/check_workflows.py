@@ -1,4 +1,5 @@
-"""Asserts that GitHub's workflows and cibuildwheel's settings are valid, and run scripts that exist.
+"""Asserts that GitHub's workflows and forms, CITATION.cff and cibuildwheel's settings are valid, and that workflows run
+scripts that exist.
 
 pip install check-jsonschema cibuildwheel==4.3.5 && python .ci/check_workflows.py
 """
@@ -7,6 +8,7 @@ import importlib.metadata
 import os
 import re
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,12 @@ import tomllib  # of Python 3.11, as cibuildwheel needs it
 from ruamel.yaml import YAML  # which check-jsonschema brings
 
 ROOT = Path(__file__).parents[1]
+CITATION = ROOT / "CITATION.cff"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def check_schema(name: str, paths: Iterable[Path]) -> None:
+    subprocess.run(["check-jsonschema", "--builtin-schema", f"vendor.{name}", *paths], check=True)
 
 
 def load_jobs() -> dict[str, dict[str, Any]]:
@@ -49,7 +56,11 @@ def jobs_of_ci() -> set[str]:
 
 
 def main() -> None:
-    subprocess.run(["check-jsonschema", "--builtin-schema", "vendor.github-workflows", *WORKFLOWS], check=True)
+    check_schema("github-workflows", WORKFLOWS)
+    check_schema("github-issue-forms", (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+    check_schema("citation-file-format", [CITATION])
+    version = re.search(r'__version__ = "(.+)"', (ROOT / "roipool" / "__init__.py").read_text())[1]
+    assert YAML(typ="safe").load(CITATION.read_text())["version"] == version, f"CITATION.cff has not {version}"
     jobs = load_jobs()
     check_wheels(jobs["release"])
     commands = [command for workflow in jobs.values() for command in values_of_steps(workflow, "run")]

@@ -17,13 +17,13 @@ import re
 import shlex
 import statistics
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 PROBLEM = ["workload", "mode", "dtype", "layout", "threads"]
-UNIT = "\u00a0"  # a space at which no line is broken, before a unit
+NO_BREAK_SPACE = "\u00a0"  # between a number and its unit
+COMMENT = re.compile(r"<!--\s*summary\b")
 TABLE = re.compile(r"(?<=<!-- summary: )(.+?)( -->\n)\n*(?:\|.*\n)*\n*")  # with the empty lines around it
 
 Result = dict[str, Any]
@@ -46,6 +46,8 @@ def compare_peers(results: list[Result], arguments: argparse.Namespace) -> Colum
         and (arguments.workload is None or result["workload"] in arguments.workload)
         and (arguments.mode is None or result["mode"] in arguments.mode)
     ]
+    if not results:
+        raise ValueError("no result is left")
     by_key = {(result["peer"], problem_of(result)): result for result in results}
     problems = list(dict.fromkeys(map(problem_of, results)))
 
@@ -58,9 +60,11 @@ def compare_peers(results: list[Result], arguments: argparse.Namespace) -> Colum
     for index, key in enumerate(PROBLEM):
         if len({problem[index] for problem in problems}) > 1:
             columns[key] = [str(problem[index]).replace("_", " ") for problem in problems]
-    columns["roipool"] = make_column("roipool", "median_ms", f"{{:.2f}}{UNIT}ms")
+    columns["roipool"] = make_column("roipool", "median_ms", f"{{:.2f}}{NO_BREAK_SPACE}ms")
     measured = dict.fromkeys(peer for peer, _ in by_key if peer not in ("roipool", "floor"))
     for peer in arguments.peer or measured:
+        if not {peer, f"loop of {peer}"} & set(measured):
+            raise ValueError(f"there is no result of {peer}, but of {', '.join(measured)}")
         columns[peer] = make_column(peer, "over_roipool", "{:.1f}x")
     if not arguments.peer:
         columns["of the memory floor"] = make_column("roipool", "over_floor", "{:.1f}x")
@@ -70,7 +74,7 @@ def compare_peers(results: list[Result], arguments: argparse.Namespace) -> Colum
 # ---- Results of the other programs.
 
 
-def summarize_sweep(results: list[Result], arguments: argparse.Namespace) -> Columns:
+def summarize_sweep(results: list[Result]) -> Columns:
     ratios = sorted(result["torchvision_ms"] / result["roipool_ms"] for result in results)
     return {
         "problems": [str(len(ratios))],
@@ -81,12 +85,12 @@ def summarize_sweep(results: list[Result], arguments: argparse.Namespace) -> Col
     }
 
 
-def list_worst(results: list[Result], arguments: argparse.Namespace) -> Columns:
+def list_worst(results: list[Result], number: int) -> Columns:
     """Lists the problems of a sweep in which roipool gains least."""
-    by_ratio = sorted(results, key=lambda result: result["torchvision_ms"] / result["roipool_ms"])[: arguments.worst]
+    by_ratio = sorted(results, key=lambda result: result["torchvision_ms"] / result["roipool_ms"])[:number]
     return {
         "torchvision": [f"{result['torchvision_ms'] / result['roipool_ms']:.2f}x" for result in by_ratio],
-        "roipool": [f"{result['roipool_ms']:.3f}{UNIT}ms" for result in by_ratio],
+        "roipool": [f"{result['roipool_ms']:.3f}{NO_BREAK_SPACE}ms" for result in by_ratio],
         "problem": [
             f"({result['batch_size']}, {result['channels']}, {result['height']}, {result['width']}), "
             f"{result['num_regions']} regions, {result['output_size'][0]}x{result['output_size'][1]} bins, "
@@ -97,15 +101,15 @@ def list_worst(results: list[Result], arguments: argparse.Namespace) -> Columns:
     }
 
 
-def summarize_overhead(results: list[Result], arguments: argparse.Namespace) -> Columns:
+def summarize_overhead(results: list[Result]) -> Columns:
     peers = list(results[0]["us"])
     return {
         "mode": [result["mode"].replace("_", " ") for result in results],
-        **{peer: [f"{result['us'][peer]:.1f}{UNIT}us" for result in results] for peer in peers},
+        **{peer: [f"{result['us'][peer]:.1f}{NO_BREAK_SPACE}us" for result in results] for peer in peers},
     }
 
 
-def summarize_acceleration(results: list[Result], arguments: argparse.Namespace) -> Columns:
+def summarize_acceleration(results: list[Result]) -> Columns:
     keys = ["workload", "model", "execution", "mode"]
     return {
         **{key: [str(result[key]) for result in results] for key in keys},
@@ -113,7 +117,7 @@ def summarize_acceleration(results: list[Result], arguments: argparse.Namespace)
     }
 
 
-def summarize_deployment(results: dict[str, Result], arguments: argparse.Namespace) -> Columns:
+def summarize_deployment(results: dict[str, Result]) -> Columns:
     eager = next(iter(results.values()))
     return {
         "runtime": list(results),
@@ -126,16 +130,16 @@ def summarize_deployment(results: dict[str, Result], arguments: argparse.Namespa
     }
 
 
-def choose_summary(results: Any, arguments: argparse.Namespace) -> Callable[[Any, argparse.Namespace], Columns]:
-    """Tells by its fields which program wrote a result."""
+def summarize(results: Any, arguments: argparse.Namespace) -> Columns:
+    """Makes the columns of a table of results. Their fields tell which program wrote them."""
     if isinstance(results, dict):
-        return summarize_deployment
+        return summarize_deployment(results)
     fields = results[0].keys()
     if "roipool_ms" in fields:
-        return list_worst if arguments.worst else summarize_sweep
+        return list_worst(results, arguments.worst) if arguments.worst > 0 else summarize_sweep(results)
     if "us" in fields:
-        return summarize_overhead
-    return summarize_acceleration if "accelerated_ms" in fields else compare_peers
+        return summarize_overhead(results)
+    return summarize_acceleration(results) if "accelerated_ms" in fields else compare_peers(results, arguments)
 
 
 # ---- Tables.
@@ -160,23 +164,32 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
 
 def load_results(files: list[str]) -> Any:
     """Returns the results of all files: lists as one list."""
-    paths = [RESULTS / file if (RESULTS / file).exists() else Path(file) for file in files]
+    folders = [RESULTS, RESULTS.parents[1], Path.cwd()]
+    paths = [next((folder / file for folder in folders if (folder / file).exists()), Path(file)) for file in files]
     loaded = [json.loads(path.read_text())["results"] for path in paths]
     return loaded[0] if isinstance(loaded[0], dict) else [result for results in loaded for result in results]
 
 
 def make_table(arguments: argparse.Namespace) -> str:
-    results = load_results(arguments.files)
-    columns = choose_summary(results, arguments)(results, arguments)
+    columns = summarize(load_results(arguments.files), arguments)
     rows = [columns.keys(), ["---"] * len(columns), *zip(*columns.values(), strict=True)]
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
 
 def update_tables(document: str) -> str:
-    def make(match: re.Match[str]) -> str:
-        return f"{match[1]}{match[2]}\n{make_table(parse_arguments(shlex.split(match[1])))}\n"
+    """Returns the text of a document with its tables made anew."""
 
-    return TABLE.sub(make, document).rstrip("\n") + "\n"
+    def make(match: re.Match[str]) -> str:
+        try:
+            table = make_table(parse_arguments(shlex.split(match[1])))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"<!-- summary: {match[1]} -->: {error}") from error
+        return f"{match[1]}{match[2]}\n{table}\n"
+
+    text, num_tables = TABLE.subn(make, document)
+    if num_tables != len(COMMENT.findall(document)):
+        raise ValueError("a comment of a table must be a line of its own, as in `<!-- summary: cpu_float32.json -->`")
+    return text.rstrip("\n") + "\n" if num_tables else document
 
 
 def main() -> None:
@@ -187,7 +200,7 @@ def main() -> None:
         path.write_text(update_tables(path.read_text()))
     old = [str(path) for path in arguments.check or [] if path.read_text() != update_tables(path.read_text())]
     if old:
-        sys.exit(f"python benchmarks/summary.py --update {' '.join(old)}  # has other tables")
+        sys.exit(f"tables are not as the results: python benchmarks/summary.py --update {' '.join(old)}")
 
 
 if __name__ == "__main__":

@@ -208,8 +208,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=400, help="of problems (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the problems (%(default)s)")
     parser.add_argument("--busy", action="store_true", help="keep one core busy beside it, and show medians")
-    parser.add_argument("--load", type=Path, metavar="PATH", help="show the results that --json wrote there")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the results there as well")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--load", type=Path, metavar="PATH", help="time nothing, and show what --json wrote there")
+    where.add_argument("--json", type=Path, metavar="PATH", help="write the results there as well")
     parser.add_argument("--plot", type=Path, metavar="PATH", help="draw them there")
     arguments = parser.parse_args()
 

@@ -13,20 +13,26 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from sybil import Example, Sybil
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 ROOT = Path(__file__).parents[1]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-FOLDER, KEPT_FOLDER = "a folder of its own", "the folder before"  # the names of both in the namespace of a document
 
 
 def run_console(example: Example) -> str | None:
-    """Runs the commands of a block, and returns a complaint where one prints something else."""
-    for command, expected in re.findall(r"^\$ (.+)\n((?:(?!\$ ).*\n?)*)", example.parsed, re.MULTILINE):
-        run = subprocess.run(command, shell=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    """Runs the commands of a block, and returns a complaint where one prints something else, or there is none."""
+    commands = re.split(r"^\$ ", example.parsed, flags=re.MULTILINE)
+    if commands[0] or len(commands) == 1:
+        return "a block of the language console begins with `$ ` and a command"
+    for lines in commands[1:]:
+        command, _, expected = lines.partition("\n")
+        shell = ["bash", "-o", "pipefail", "-c", command]
+        run = subprocess.run(shell, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if run.returncode != 0 or not doctest.OutputChecker().check_output(expected, run.stdout, FLAGS):
             return f"{command}: exit status {run.returncode}, expected:\n{expected}\ngot:\n{run.stdout}"
     return None
@@ -36,14 +42,16 @@ def write_file(name: str) -> Callable[[Example], None]:
     return lambda example: Path(name).write_text(example.parsed) and None
 
 
-def enter_folder(namespace: dict[str, object]) -> None:
-    namespace[FOLDER], namespace[KEPT_FOLDER] = tempfile.TemporaryDirectory(), Path.cwd()
-    os.chdir(namespace[FOLDER].name)
+def enter_folder(namespace: dict[str, Any]) -> None:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        stack.callback(os.chdir, Path.cwd())
+        os.chdir(folder)
+        namespace["_leave_folder"] = stack.pop_all().close
 
 
-def leave_folder(namespace: dict[str, object]) -> None:
-    os.chdir(namespace[KEPT_FOLDER])
-    namespace[FOLDER].cleanup()
+def leave_folder(namespace: dict[str, Any]) -> None:
+    namespace["_leave_folder"]()
 
 
 pytest_collect_file = Sybil(

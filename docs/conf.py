@@ -27,6 +27,7 @@ html_copy_source = False
 
 DOCS = Path(__file__).parent
 INCLUDE = re.compile(r"^```\{include\} (\S+)$", re.MULTILINE)
+CODE = re.compile(r"(^(?:```|~~~).*?^(?:```|~~~)$|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(\[[^\]]*\]\()([^)\s#:]+)((?:#[^)\s]*)?\))")
 PAGES = {
     (page.parent / included).resolve(): page
@@ -45,7 +46,9 @@ def rewrite_links(text: str, folder: Path, page_folder: Path) -> str:
         path = os.path.relpath(PAGES.get(target, target), page_folder)
         return f"{match[1]}{path}{match[3]}" if target.exists() else match[0]
 
-    return LINK.sub(rewrite, text)
+    parts = CODE.split(text)
+    parts[::2] = [LINK.sub(rewrite, part) for part in parts[::2]]  # what is between pieces of code
+    return "".join(parts)
 
 
 def rewrite_page(app: Any, name: str, content: list[str]) -> None:
@@ -54,7 +57,8 @@ def rewrite_page(app: Any, name: str, content: list[str]) -> None:
 
 
 def rewrite_included(app: Any, path: Path, page_name: str, content: list[str]) -> None:
-    content[0] = rewrite_links(content[0], (DOCS / path).resolve().parent, DOCS)  # every page that includes lies there
+    page = PAGES[(DOCS / path).resolve()]
+    content[0] = rewrite_links(content[0], (DOCS / path).resolve().parent, page.parent)
 
 
 def setup(app: Any) -> None:

@@ -80,7 +80,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     if arguments.selftest:
-        sys.exit(0 if run_selftest() else 1)
+        sys.exit(not run_selftest())
     facts = collect_facts()
     if arguments.json:
         print(json.dumps(facts))

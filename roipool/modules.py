@@ -1,7 +1,5 @@
 """Wraps the functions in modules."""
 
-from __future__ import annotations  # lets help() show the names of types, as they stand here
-
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -39,7 +37,8 @@ class RoIPool(nn.Module):
         torch.Size([2, 256, 7, 7])
     """
 
-    def __init__(self, output_size: Size, spatial_scale: Scale = 1.0) -> None:
+    # Types in quotes are shown by help() as they stand. Those of forward() have none: torch.fx could not pickle traces.
+    def __init__(self, output_size: "Size", spatial_scale: "Scale" = 1.0) -> None:
         super().__init__()
         self.output_size = parse_output_size(output_size)
         self.spatial_scale = spatial_scale
@@ -134,11 +133,11 @@ class MultiScaleRoIPool(nn.Module):
     def __init__(
         self,
         featmap_names: Sequence[str],
-        output_size: Size,
+        output_size: "Size",
         *,
         canonical_scale: float = 224,
         canonical_level: int = 4,
-        scales: Sequence[Scale] | Array | None = None,
+        scales: "Sequence[Scale] | Array | None" = None,
     ) -> None:
         super().__init__()
         if not isinstance(featmap_names, (list, tuple)) or not all(isinstance(name, str) for name in featmap_names):

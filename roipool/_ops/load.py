@@ -18,7 +18,8 @@ except ImportError as error:
         )
     raise ImportError(f"roipool's native library is missing or does not load ({error}): {remedy}") from error
 
-LIBRARY, CUDA_LIBRARY = (Path(__file__).parents[1] / f"{name}.so" for name in ("libroipool", "libroipool_cuda"))
+LIBRARY = Path(__file__).parents[1] / "libroipool.so"
+CUDA_LIBRARY = LIBRARY.with_name("libroipool_cuda.so")
 
 # The operators. What needs them imports them from here, where they are sure to be loaded.
 ops = torch.ops.roipool

@@ -79,11 +79,17 @@ def test_switches():
 
 
 def test_selftest():
-    assert run("--selftest").startswith("cpu: 72 of 72 results have the bits of the reference\n")
+    assert run("--selftest").startswith("cpu: 1200 of 1200 results have the bits of the reference\n")
 
 
 def test_selftest_covers_each_gpu(cuda):
-    assert f"\ncuda:{cuda.index or 0}: 72 of 72 results" in run("--selftest")
+    assert f"\ncuda:{cuda.index or 0}: 240 of 240 results" in run("--selftest")
+
+
+@pytest.fixture
+def few_problems(monkeypatch):
+    monkeypatch.setattr(_selftest, "DTYPES", [torch.float16, torch.float32])
+    monkeypatch.setattr(_selftest, "OUTPUT_SIZES", [(3, 2)])
 
 
 def flip_last_value(pooled: torch.Tensor) -> torch.Tensor:
@@ -95,11 +101,11 @@ def flip_last_value(pooled: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("name", "broken", "reported"),
     [
-        ("roi_pool", "output", "cpu: float32, channels_last, roi_pool: output differs from the reference\n"),
-        ("multiscale_roi_pool", "argmax", "cpu: float16, contiguous, multiscale_roi_pool: argmax differs from"),
+        ("roi_pool", "output", "cpu: float32, channels_last, rows, roi_pool: output differs from the reference\n"),
+        ("multiscale_roi_pool", "argmax", "cpu: float16, contiguous, cells, multiscale_roi_pool: argmax differs from"),
     ],
 )
-def test_selftest_finds_kernels_that_are_wrong(monkeypatch, capsys, name, broken, reported):
+def test_selftest_finds_kernels_that_are_wrong(monkeypatch, few_problems, capsys, name, broken, reported):
     kernel = getattr(roipool, name)
 
     def broken_kernel(*arguments, return_argmax=False, **keywords):
@@ -113,23 +119,49 @@ def test_selftest_finds_kernels_that_are_wrong(monkeypatch, capsys, name, broken
     assert reported in capsys.readouterr().out
 
 
-def test_selftest_finds_gradients_that_are_wrong(monkeypatch, capsys):
+def test_selftest_finds_gradients_that_are_wrong(monkeypatch, few_problems, capsys):
     backward = reference.roi_pool_backward
     monkeypatch.setattr(reference, "roi_pool_backward", lambda *arguments: flip_last_value(backward(*arguments)))
     assert not _selftest.run_selftest()
     assert "roi_pool: gradient of map 0 differs" in capsys.readouterr().out
 
 
-def test_selftest_fails_if_one_device_does(monkeypatch, capsys):
+def test_selftest_fails_if_one_device_does(monkeypatch, few_problems, capsys):
     differences = {"cpu": ["argmax"], "meta": []}
     monkeypatch.setattr(_selftest, "list_devices", lambda: list(differences))
-    monkeypatch.setattr(_selftest, "find_differences", lambda device: (2, differences[device]))
+    monkeypatch.setattr(_selftest, "find_differences", lambda problem, device: (2, differences[device]))
     assert not _selftest.run_selftest()
     assert capsys.readouterr().out == (
         "cpu: argmax differs from the reference\n"
-        "cpu: 1 of 2 results have the bits of the reference\n"
-        "meta: 2 of 2 results have the bits of the reference\n"
+        "cpu: argmax differs from the reference\n"
+        "cpu: 2 of 4 results have the bits of the reference\n"
+        "meta: 4 of 4 results have the bits of the reference\n"
     )
+
+
+def test_selftest_finds_results_in_another_memory_format(monkeypatch, few_problems, capsys):
+    monkeypatch.setattr(_selftest, "roi_pool", lambda *arguments, **keywords: make_contiguous(arguments, keywords))
+    assert not _selftest.run_selftest()
+    out = capsys.readouterr().out
+    assert "cpu: float32, channels_last, cells, roi_pool: output differs" in out
+    assert "cpu: float32, contiguous" not in out
+
+
+def make_contiguous(arguments, keywords):
+    pooled = roipool.roi_pool(*arguments, **keywords)
+    return tuple(part.contiguous() for part in pooled) if isinstance(pooled, tuple) else pooled.contiguous()
+
+
+def test_selftest_tries_bad_boxes_also_where_they_are_detected(few_problems):
+    with roipool.set_detect_bad_boxes(True):
+        assert _selftest.run_selftest()
+        assert roipool._ops.bad_boxes.is_detecting
+
+
+def test_selftest_leaves_the_environment_as_it_was(monkeypatch, few_problems):
+    monkeypatch.setenv("ROIPOOL_CPU_FORWARD", "rows")
+    _selftest.run_selftest()
+    assert os.environ["ROIPOOL_CPU_FORWARD"] == "rows"
 
 
 def test_selftest_fails_by_its_exit_status(monkeypatch):
@@ -137,5 +169,6 @@ def test_selftest_fails_by_its_exit_status(monkeypatch):
 
     monkeypatch.setattr(main, "run_selftest", lambda: False)
     monkeypatch.setattr(sys, "argv", ["roipool", "--selftest"])
-    with pytest.raises(SystemExit, match="1"):
+    with pytest.raises(SystemExit) as exit:
         main.main()
+    assert exit.value.code == 1

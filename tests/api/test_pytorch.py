@@ -1,6 +1,7 @@
 """RoIPool under autocast, checkpointing, tracing, and in other processes."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -182,6 +183,12 @@ def test_fx_symbolic_trace(device):
     ours = [node for node in traced.graph.nodes if node.target is roipool.roi_pool]
     assert len(ours) == 2
     assert_same_bits(traced(x, rois, rois[:, 1:]), Model()(x, rois, rois[:, 1:]))
+
+
+@pytest.mark.parametrize("layer", [roipool.RoIPool(2), roipool.MultiScaleRoIPool(["0"], 2)])
+def test_traces_of_torch_fx_can_be_pickled(layer):
+    traced = torch.fx.symbolic_trace(layer)
+    assert pickle.loads(pickle.dumps(traced)).code == traced.code
 
 
 def test_subclass_of_tensor(device):
