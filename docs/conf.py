@@ -27,7 +27,7 @@ html_copy_source = False
 
 DOCS = Path(__file__).parent
 INCLUDE = re.compile(r"^```\{include\} (\S+)$", re.MULTILINE)
-CODE = re.compile(r"(^(?:```|~~~).*?^(?:```|~~~)$|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
+CODE_BLOCK = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(\[[^\]]*\]\()([^)\s#:]+)((?:#[^)\s]*)?\))")
 PAGES = {
     (page.parent / included).resolve(): page
@@ -46,8 +46,8 @@ def rewrite_links(text: str, folder: Path, page_folder: Path) -> str:
         path = os.path.relpath(PAGES.get(target, target), page_folder)
         return f"{match[1]}{path}{match[3]}" if target.exists() else match[0]
 
-    parts = CODE.split(text)
-    parts[::2] = [LINK.sub(rewrite, part) for part in parts[::2]]  # what is between pieces of code
+    parts = CODE_BLOCK.split(text)
+    parts[::2] = [LINK.sub(rewrite, part) for part in parts[::2]]  # what is between blocks of code
     return "".join(parts)
 
 
