@@ -372,12 +372,26 @@ BUGS = [
     Bug(
         "the last device alone decides",
         SELFTEST_PY,
-        "passed = passed and not",
-        "passed = not",
+        "passed = passed and ",
+        "passed = ",
         (f"{SELFTEST}_fails_if_one_device_does",),
     ),
     Bug(
-        "the last dtype alone is tested", SELFTEST_PY, "for dtype in DTYPES:", "for dtype in DTYPES[-1:]:", (SELFTEST,)
+        "the last dtype alone is tested", SELFTEST_PY, "for dtype in DTYPES ", "for dtype in DTYPES[-1:] ", (SELFTEST,)
+    ),
+    Bug(
+        "the self-test takes any memory format",
+        SELFTEST_PY,
+        " and result.is_contiguous(memory_format=memory_format)",
+        "",
+        (f"{SELFTEST}_finds_results_in_another_memory_format",),
+    ),
+    Bug(
+        "the self-test minds bad boxes",
+        SELFTEST_PY,
+        "set_detect_bad_boxes(False)",
+        "set_detect_bad_boxes(True)",
+        (f"{SELFTEST}_tries_bad_boxes_also_where_they_are_detected",),
     ),
     Bug("switches are as they are by default", MAIN_PY, "_C.asks_for_huge_pages,", "True,", (SWITCHES,)),
 ]
