@@ -29,6 +29,7 @@ from report import write_json
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from summary import list_worst, summarize_sweep
 from workloads import Part
 
 MAX_BYTES = 128 << 20  # of the maps, and of the output
@@ -70,13 +71,6 @@ class Problem:
         mean_sides = ((side - 1) / math.log(side) for side in (self.height, self.width))  # of what make_part() draws
         rows, columns = (mean + size for mean, size in zip(mean_sides, self.output_size, strict=True))
         return self.num_regions * self.channels * rows * columns
-
-    def describe(self) -> str:
-        return (
-            f"({self.batch_size}, {self.channels}, {self.height}, {self.width}), {self.num_regions} regions, "
-            f"{self.output_size[0]}x{self.output_size[1]} bins, {self.dtype}, {self.layout}, {self.mode}, "
-            f"{self.threads} threads"
-        )
 
     def make_part(self) -> Part:
         generator = torch.Generator().manual_seed(self.seed)
@@ -142,15 +136,12 @@ def time_problem(problem: Problem, busy: bool) -> Problem:
 
 
 def print_summary(problems: list[Problem], console: Console) -> None:
-    ratios = sorted(problem.ratio for problem in problems)
-    num_wins = sum(ratio >= 1 for ratio in ratios)
-    console.print(f"roipool is at least as fast in {num_wins} of {len(ratios)}")
-    console.print(f"torchvision takes {statistics.median(ratios):.1f}x as long in the median,", end=" ")
-    console.print(f"{ratios[len(ratios) // 20]:.2f}x at the 5th percentile, {ratios[0]:.2f}x at least")
-    table = Table("x torchvision", "roipool, ms", "problem")
-    for problem in sorted(problems, key=lambda problem: problem.ratio)[:10]:
-        table.add_row(f"{problem.ratio:.2f}", f"{problem.roipool_ms:.3f}", problem.describe())
-    console.print(table)
+    results = [dataclasses.asdict(problem) for problem in problems]
+    for columns in [summarize_sweep(results), list_worst(results, 10)]:
+        table = Table(*columns)
+        for row in zip(*columns.values(), strict=True):
+            table.add_row(*row)
+        console.print(table)
 
 
 def plot_problems(problems: list[Problem], path: Path) -> None:
