@@ -74,8 +74,12 @@ def compare_peers(results: list[Result], arguments: argparse.Namespace) -> Colum
 # ---- Results of the other programs.
 
 
+def ratio_of(result: Result) -> float:
+    return result["torchvision_ms"] / result["roipool_ms"]
+
+
 def summarize_sweep(results: list[Result]) -> Columns:
-    ratios = sorted(result["torchvision_ms"] / result["roipool_ms"] for result in results)
+    ratios = sorted(map(ratio_of, results))
     return {
         "problems": [str(len(ratios))],
         "roipool at least as fast": [str(sum(ratio >= 1 for ratio in ratios))],
@@ -87,9 +91,9 @@ def summarize_sweep(results: list[Result]) -> Columns:
 
 def list_worst(results: list[Result], number: int) -> Columns:
     """Lists the problems of a sweep in which roipool gains least."""
-    by_ratio = sorted(results, key=lambda result: result["torchvision_ms"] / result["roipool_ms"])[:number]
+    by_ratio = sorted(results, key=ratio_of)[:number]
     return {
-        "torchvision": [f"{result['torchvision_ms'] / result['roipool_ms']:.2f}x" for result in by_ratio],
+        "torchvision": [f"{ratio_of(result):.2f}x" for result in by_ratio],
         "roipool": [f"{result['roipool_ms']:.3f}{NO_BREAK_SPACE}ms" for result in by_ratio],
         "problem": [
             f"({result['batch_size']}, {result['channels']}, {result['height']}, {result['width']}), "
@@ -164,7 +168,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
 
 def load_results(files: list[str]) -> Any:
     """Returns the results of all files: lists as one list."""
-    folders = [RESULTS, RESULTS.parents[1], Path.cwd()]
+    folders = [RESULTS, RESULTS.parents[1]]
     paths = [next((folder / file for folder in folders if (folder / file).exists()), Path(file)) for file in files]
     loaded = [json.loads(path.read_text())["results"] for path in paths]
     return loaded[0] if isinstance(loaded[0], dict) else [result for results in loaded for result in results]

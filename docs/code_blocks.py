@@ -39,7 +39,10 @@ def run_console(example: Example) -> str | None:
 
 
 def write_file(name: str) -> Callable[[Example], None]:
-    return lambda example: Path(name).write_text(example.parsed) and None
+    def write(example: Example) -> None:
+        Path(name).write_text(example.parsed)
+
+    return write
 
 
 def enter_folder(namespace: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ __version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> _Any:
-    """Imports roipool.onnx when it is first asked for, since it takes long."""
+    """Imports roipool.onnx when it is first asked for, since few programs need it."""
     if name == "onnx":
         return _import_module("roipool.onnx")
     raise AttributeError(f"module 'roipool' has no attribute {name!r}")

@@ -1,5 +1,4 @@
-"""Serves code that comes from MXNet: ``roi_pooling`` under its own
-signature."""
+"""Serves code from MXNet: ``roi_pooling`` under its own signature."""
 
 from collections.abc import Sequence
 from typing import Any

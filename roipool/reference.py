@@ -63,8 +63,7 @@ def roi_pool(
     *,
     return_argmax: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Computes what :func:`roipool.roi_pool` does, region by region and bin by
-    bin.
+    """Computes what :func:`roipool.roi_pool` does, bin by bin.
 
     It works on CPU, has no derivative, and checks no argument.
 
@@ -153,8 +152,7 @@ def multiscale_roi_pool(
 
 
 def roi_pool_backward(grad_output: Tensor, boxes: Tensor, argmax: Tensor, input_shape: Sequence[int]) -> Tensor:
-    """Returns the gradient of ``input``, summed in the order that fixes its
-    bits.
+    """Returns the gradient of ``input``, summed in the order that fixes it.
 
     That is by region, then row of bins, then column.
 
@@ -192,10 +190,10 @@ def multiscale_roi_pool_backward(
     canonical_scale: float = 224,
     canonical_level: int = 4,
 ) -> list[Tensor]:
-    """Returns the gradient of each of ``inputs``, of the shapes
-    ``input_shapes``.
+    """Returns the gradient of each of ``inputs``.
 
-    Sums as :func:`roi_pool_backward` does.
+    They have the shapes ``input_shapes``. Sums as :func:`roi_pool_backward`
+    does.
     """
     levels = levels_of(boxes[:, 1:], spatial_scales, canonical_scale, canonical_level)
     return [

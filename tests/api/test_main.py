@@ -17,15 +17,10 @@ from roipool import _selftest, reference
 
 
 @functools.cache
-def run(*arguments: str) -> str:
+def run(*arguments: str, **variables: str) -> str:
     command = [sys.executable, "-m", "roipool", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-def facts_under(**environment: str) -> dict[str, object]:
-    command = [sys.executable, "-m", "roipool", "--json"]
-    run = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **environment})
-    return json.loads(run.stdout)
+    environment = {**os.environ, **variables}
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
 
 
 def test_version_is_that_of_the_installed_package():
@@ -68,8 +63,8 @@ def test_libraries_are_where_it_says():
 
 
 def test_switches():
-    on = facts_under(ROIPOOL_HUGE_PAGES="1", ROIPOOL_DETECT_BAD_BOXES="1")
-    off = facts_under(ROIPOOL_HUGE_PAGES="0", ROIPOOL_DETECT_BAD_BOXES="0")
+    on = json.loads(run("--json", ROIPOOL_HUGE_PAGES="1", ROIPOOL_DETECT_BAD_BOXES="1"))
+    off = json.loads(run("--json", ROIPOOL_HUGE_PAGES="0", ROIPOOL_DETECT_BAD_BOXES="0"))
     assert (on["huge_pages"], on["detect_bad_boxes"]) == (True, True)
     assert (off["huge_pages"], off["detect_bad_boxes"]) == (False, False)
     assert on["huge_pages_of_system"] in ("always", "madvise", "never", "unknown")
@@ -140,16 +135,15 @@ def test_selftest_fails_if_one_device_does(monkeypatch, few_problems, capsys):
 
 
 def test_selftest_finds_results_in_another_memory_format(monkeypatch, few_problems, capsys):
-    monkeypatch.setattr(_selftest, "roi_pool", lambda *arguments, **keywords: make_contiguous(arguments, keywords))
+    def make_contiguous(*arguments, **keywords):
+        pooled = roipool.roi_pool(*arguments, **keywords)
+        return tuple(part.contiguous() for part in pooled) if isinstance(pooled, tuple) else pooled.contiguous()
+
+    monkeypatch.setattr(_selftest, "roi_pool", make_contiguous)
     assert not _selftest.run_selftest()
     out = capsys.readouterr().out
     assert "cpu: float32, channels_last, cells, roi_pool: output differs" in out
     assert "cpu: float32, contiguous" not in out
-
-
-def make_contiguous(arguments, keywords):
-    pooled = roipool.roi_pool(*arguments, **keywords)
-    return tuple(part.contiguous() for part in pooled) if isinstance(pooled, tuple) else pooled.contiguous()
 
 
 def test_selftest_tries_bad_boxes_also_where_they_are_detected(few_problems):
